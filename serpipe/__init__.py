@@ -1,0 +1,5 @@
+"""serpipe: serial plumbing."""
+
+from __future__ import annotations
+
+__version__ = "0.1.0"

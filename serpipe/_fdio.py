@@ -1,0 +1,189 @@
+"""Non-blocking reads and writes on a file descriptor or a socket: the one loop under every endpoint.
+
+Theory of operation
+-------------------
+trio's own streams take a full checkpoint for each call (3.4 us) and turn a pty's EIO into a broken resource. Here a read
+or write is tried first and waited for only on EAGAIN; a checkpoint is taken every `TURNS` calls, so that other tasks and
+cancellation get in. A read that is cancelled has taken nothing. A write that is cancelled, or cut short by `discard()`,
+leaves what it had not yet handed to the kernel in `unsent`.
+
+Descriptors that are shared with other processes (a terminal on stdin, a pipe on stdout) must not be made non-blocking:
+the flag belongs to the open file description, and the parent shell would get EAGAIN. `own_description()` reopens
+them through /proc/self/fd, which gives a description of our own; where that cannot be done, and for regular files, which
+no poll ever reports as busy, the calls go through a worker thread (`Threaded`).
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import stat
+from collections.abc import Callable
+
+import trio
+
+TURNS = 32
+READ_SIZE = 65536
+
+
+class FdIO:
+    """Non-blocking bytes in and out of one descriptor. Does not own it: whoever made the fd closes it.
+
+    One reader task and one writer task at a time; a second raises `trio.BusyResourceError`.
+    """
+
+    def __init__(self, fd: int, read: Callable[[int], bytes], write: Callable[[memoryview], int]) -> None:
+        self.fd = fd
+        self._read = read
+        self._write = write
+        self._turn = 0
+        self._rest = memoryview(b"")
+        self._wait_write: trio.CancelScope | None = None
+        self.eof = False
+
+    @classmethod
+    def of_fd(cls, fd: int) -> FdIO:
+        """Over a descriptor that is, or may be made, non-blocking."""
+        os.set_blocking(fd, False)
+        return cls(fd, lambda size: os.read(fd, size), lambda data: os.write(fd, data))
+
+    @classmethod
+    def of_socket(cls, sock: socket.socket) -> FdIO:
+        """Over a connected socket."""
+        sock.setblocking(False)
+        return cls(sock.fileno(), sock.recv, sock.send)
+
+    def take(self, size: int = READ_SIZE) -> bytes | None:
+        """What can be read at once: bytes, b"" at the end, None when nothing is there yet. Raises OSError."""
+        try:
+            return self._read(size)
+        except (BlockingIOError, InterruptedError):
+            return None
+
+    async def wait_readable(self) -> None:
+        """Until `take()` has something to say. Cancellation loses nothing."""
+        await trio.lowlevel.wait_readable(self.fd)
+
+    async def breathe(self) -> None:
+        """A checkpoint every so many calls, for loops that never have to wait."""
+        self._turn += 1
+        if self._turn >= TURNS:
+            self._turn = 0
+            await trio.lowlevel.checkpoint()
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that `write_all` holds and the kernel has not taken."""
+        return len(self._rest)
+
+    async def write_all(self, data: bytes) -> None:
+        """Until the kernel has taken it all, or `discard()` dropped the rest. Raises OSError, Cancelled."""
+        self._rest = memoryview(data)
+        while self._rest:
+            try:
+                self._rest = self._rest[self._write(self._rest) :]
+            except (BlockingIOError, InterruptedError):
+                with trio.CancelScope() as self._wait_write:
+                    await trio.lowlevel.wait_writable(self.fd)
+                self._wait_write = None
+        await self.breathe()
+
+    def discard(self) -> int:
+        """Drop what a `write_all` in progress still holds; it returns at once. How many bytes were dropped."""
+        dropped = len(self._rest)
+        self._rest = memoryview(b"")
+        if self._wait_write is not None:
+            self._wait_write.cancel()
+        return dropped
+
+
+class Threaded:
+    """Blocking bytes in and out of one descriptor, by worker threads: regular files, odd devices, shared descriptors.
+
+    A cancelled read is left to its thread; what it still reads is kept for the next `read`, so nothing is lost while
+    this process goes on.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self._kept: list[bytes] = []
+        self._busy = False
+
+    async def read(self, size: int = READ_SIZE) -> bytes:
+        """At most `size` bytes, b"" at the end. Raises OSError."""
+
+        def work() -> None:
+            try:
+                self._kept.append(os.read(self.fd, size))
+            finally:
+                self._busy = False
+
+        while not self._kept:
+            if self._busy:  # a thread of a cancelled call is still at it
+                await trio.sleep(0.01)
+                continue
+            self._busy = True
+            await trio.to_thread.run_sync(work, abandon_on_cancel=True)
+        return self._kept.pop(0)
+
+    async def write_all(self, data: bytes) -> None:
+        """Until everything is written. Raises OSError. Cancelled, an unknown part of it may still be written."""
+
+        def work() -> None:
+            rest = memoryview(data)
+            while rest:
+                rest = rest[os.write(self.fd, rest) :]
+
+        await trio.to_thread.run_sync(work, abandon_on_cancel=True)
+
+
+def own_description(fd: int, flags: int) -> int | None:
+    """A new non-blocking descriptor for the terminal or pipe behind `fd` with a file description of its own.
+
+    None where there is no such thing: a regular file (its offset would be another), a socket (ENXIO), another user's
+    terminal (EACCES), a system without /proc.
+    """
+    try:
+        mode = os.fstat(fd).st_mode
+        if not (stat.S_ISFIFO(mode) or (stat.S_ISCHR(mode) and os.isatty(fd))):
+            return None
+        return os.open(f"/proc/self/fd/{fd}", flags | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        return None
+
+
+def writable_now(fd: int) -> bool:
+    """Whether a write to `fd` would be taken at once; True where the system cannot tell (regular files)."""
+    poll = select.poll()
+    try:
+        poll.register(fd, select.POLLOUT)
+        return bool(poll.poll(0))
+    except OSError:
+        return True
+
+
+class SideSink:
+    """Where a stage writes beside the stream: a file, or the stderr that this process shares with its shell.
+
+    `write` returns when the bytes are out: the chain that wrote them waits, and no other.
+    """
+
+    def __init__(self, fd: int, *, close: bool = False) -> None:
+        own = own_description(fd, os.O_WRONLY)
+        self._close = [fd] if close else []
+        if own is not None:
+            self._close.append(own)
+            self._io: FdIO | Threaded = FdIO.of_fd(own)
+        else:
+            self._io = Threaded(fd)
+
+    async def write(self, data: bytes) -> None:
+        """All of it. Raises OSError (a full disk, a closed pipe)."""
+        await self._io.write_all(data)
+
+    def close(self) -> None:
+        """Close what belongs to this sink alone."""
+        for fd in self._close:
+            os.close(fd)
+        self._close.clear()

@@ -1,0 +1,1 @@
+"""One file per scheme, thin over `protocol/` and `_fdio.py`."""

@@ -1,0 +1,301 @@
+"""What an endpoint is: a channel of events with a role, and the spec it is opened from.
+
+Theory of operation
+-------------------
+A *spec* is what the user wrote: a frozen dataclass, parsed and checked, which does nothing. An *endpoint* is one opening
+of it: `await spec.open(nursery, context)` in a nursery that outlives it. An endpoint is a `trio.abc.Channel[Event]`, so
+memory channels can stand for endpoints in tests.
+
+The contract, which `tests/test_conformance.py` holds every endpoint to:
+
+* `receive()` gives the next event. `Eof` comes once and last; after it `trio.EndOfChannel`. Cancelled, it has taken
+  nothing. A peer that breaks, or a device that goes, raises `EndpointLost`, after a port has said `Hangup`.
+* `send(event)` returns when the event is done as far as this endpoint can know: bytes handed to the kernel, a request
+  carried out and its answer posted to `receive()`. Awaiting it is the back-pressure. `send(Eof())` says that no byte
+  will follow: it half-closes where `caps.half_close`, drains elsewhere. What a role does not understand is dropped (a
+  Report at a port), but a Request is never left without an answer: law 3.
+* `discard()` drops the bytes that a `send()` in progress still holds (law 6), and says how many.
+* `aclose()` puts everything back: settings, lines, break, links, locks. It is shielded where it must be, and bounded.
+
+Events that an endpoint makes itself (answers, modem changes) go through `post()` to the same `receive()`, in order with
+the bytes already taken.
+"""
+
+from __future__ import annotations
+
+import logging
+from abc import abstractmethod
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, TypeAlias
+
+import trio
+
+from serpipe._fdio import FdIO
+from serpipe.errors import endpoint_lost
+from serpipe.events import Eof, Event, Failed, ModemReport, Report, Request
+
+Role: TypeAlias = Literal["port", "controller", "plain"]
+
+Note: TypeAlias = Callable[[str, int], None]
+"""Say a line to the user: text, level. 0 is always said (unless -q), 1 with -d, 2 with -dd."""
+
+
+def _log_note(text: str, level: int) -> None:
+    logging.getLogger("serpipe").log(logging.WARNING if level == 0 else logging.DEBUG, "%s", text)
+
+
+@dataclass(frozen=True, slots=True)
+class Caps:
+    """What an endpoint is and can do; the plan is made from it before anything is opened."""
+
+    role: Role = "plain"
+    half_close: bool = False
+    """It can say that no more bytes come while it still reads (TCP, a pair of pipes)."""
+    held: bool = False
+    """Opened once and held by the pipeline, whatever number of clients comes and goes."""
+    listens: bool = False
+    """It is a listener: `listen()` gives openings, one per client."""
+    reads: bool = True
+    """Bytes can come from it."""
+    raw_fd: bool = False
+    """Its bytes are those of one file descriptor, unchanged: it can be spliced."""
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What an endpoint is told about the chain it stands in."""
+
+    side: Literal["left", "right"] = "left"
+    reads: bool = True
+    """The chain takes bytes from it."""
+    writes: bool = True
+    """The chain gives bytes to it."""
+    faces: Role = "plain"
+    """The role of the endpoint at the other end."""
+    note: Note = field(default=_log_note)
+
+
+class Endpoint(trio.abc.Channel[Event]):
+    """One opening of an endpoint. Subclasses give `_take`, `_wait` and `_send_bytes`, and ports `_request`."""
+
+    caps: Caps = Caps()
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        """How messages call it: the user's own word, or the peer's address."""
+        self.title = name
+        """How the start line calls it: what stands, with its settings."""
+        self.where = ""
+        """What a script needs to reach it: an address with the port it got, the pty's path."""
+        self._posted: deque[Event] = deque()
+        self._wakeup: trio.CancelScope | None = None
+        self._done = False
+        self._closed = False
+
+    # receiving
+
+    def post(self, event: Event) -> None:
+        """Put an event of our own behind what was already received. Never blocks. ModemReports coalesce (law 8)."""
+        if self._posted and type(event) is ModemReport and event.answers is None:
+            last = self._posted[-1]
+            if type(last) is ModemReport and last.answers is None:
+                self._posted.pop()
+                event = event.after(last)
+        self._posted.append(event)
+        if self._wakeup is not None:
+            self._wakeup.cancel()
+
+    def answer(self, request: Request, report: Report) -> None:
+        """Post `report` as the answer to `request`."""
+        from dataclasses import replace
+
+        self.post(replace(report, answers=request.ref))
+
+    async def receive(self) -> Event:
+        """The next event; see the module's contract."""
+        while True:
+            if self._posted:
+                event = self._posted.popleft()
+                if type(event) is Eof:
+                    self._done = True
+                await self._breathe()
+                return event
+            if self._closed:
+                raise trio.ClosedResourceError
+            if self._done:
+                raise trio.EndOfChannel
+            try:
+                taken = self._take()
+                if taken is None:
+                    with trio.CancelScope() as self._wakeup:
+                        await self._wait()
+                    self._wakeup = None
+                    continue
+            except OSError as error:
+                self._lost(error)
+                continue
+            if self._posted:  # what the read found out on the way (a break, an answer) keeps its place after the bytes
+                if taken:
+                    self._posted.appendleft(taken)
+                else:
+                    self._posted.append(Eof())
+                continue
+            if not taken:
+                self._done = True
+                return Eof()
+            await self._breathe()
+            return taken
+
+    @abstractmethod
+    def _take(self) -> bytes | None:
+        """Bytes if there are any, b"" at the end, None if nothing is there yet. Raises OSError."""
+
+    @abstractmethod
+    async def _wait(self) -> None:
+        """Until `_take` may have something. Cancellation loses nothing."""
+
+    async def _breathe(self) -> None:
+        """A checkpoint now and then."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+
+    def _lost(self, error: OSError) -> None:
+        """The device or peer is gone: raises EndpointLost. Ports post a Hangup first."""
+        raise endpoint_lost(self.name, error) from error
+
+    # sending
+
+    async def send(self, event: Event) -> None:
+        """Carry out one event; see the module's contract."""
+        if self._closed:
+            raise trio.ClosedResourceError
+        if type(event) is bytes:
+            try:
+                await self._send_bytes(event)
+            except OSError as error:
+                self._lost(error)
+        elif isinstance(event, Request):
+            await self._request(event)
+        elif isinstance(event, Report):
+            await self._report(event)
+        else:
+            try:
+                await self._send_eof()
+            except OSError as error:
+                self._lost(error)
+
+    @abstractmethod
+    async def _send_bytes(self, data: bytes) -> None:
+        """Hand the bytes on. Raises OSError."""
+
+    async def _send_eof(self) -> None:
+        """No byte will follow: half-close or drain. Raises OSError."""
+
+    async def _request(self, request: Request) -> None:
+        """Carry out a request and post its answer. What is no port can do nothing, and says so."""
+        self.answer(request, Failed(why="unsupported", text=f"{self.name} is no serial port"))
+
+    async def _report(self, report: Report) -> None:
+        """Take a report; only a controller has use for one."""
+
+    def discard(self) -> int:
+        """Drop the bytes a `send()` in progress still holds; how many."""
+        return 0
+
+    async def finish(self) -> None:
+        """The session is over as far as this side goes: half-close, where the peer must see it before `aclose`.
+
+        What still comes is read until Eof, for `linger` seconds at most.
+        """
+
+    linger: ClassVar[float] = 0.0
+    """Seconds that the session goes on reading after `finish()`."""
+
+    async def aclose(self) -> None:
+        """Close, and put back what was changed. Idempotent. What waits in `receive()` gets ClosedResourceError."""
+        self._closed = True
+        if self._wakeup is not None:
+            self._wakeup.cancel()
+        await trio.lowlevel.checkpoint()
+
+
+class FdEndpoint(Endpoint):
+    """An endpoint whose bytes are those of one descriptor or socket."""
+
+    caps = Caps(raw_fd=True)
+
+    def __init__(self, name: str, io: FdIO) -> None:
+        super().__init__(name)
+        self.io = io
+
+    def _take(self) -> bytes | None:
+        return self.io.take()
+
+    async def _wait(self) -> None:
+        await self.io.wait_readable()
+
+    async def _breathe(self) -> None:
+        await self.io.breathe()
+
+    async def _send_bytes(self, data: bytes) -> None:
+        await self.io.write_all(data)
+
+    def discard(self) -> int:
+        return self.io.discard()
+
+
+class EndpointSpec:
+    """What the user wrote, parsed. Subclasses are frozen dataclasses registered with `@endpoint`.
+
+    `__post_init__` may raise `BadValue(text, key)` where values do not fit together.
+    """
+
+    caps: ClassVar[Caps] = Caps()
+
+    def caps_in(self, side: Literal["left", "right"]) -> Caps:
+        """Its caps where it stands; most do not depend on it."""
+        return self.caps
+
+    def describe(self) -> str:
+        """How `--explain` and messages call it."""
+        raise NotImplementedError
+
+    async def open(self, nursery: trio.Nursery, context: Context) -> Endpoint:
+        """Open it. Raises OpenFailed, TimedOut, PeerRefused; cancelled or failed, nothing is left behind."""
+        raise NotImplementedError
+
+    async def listen(self, nursery: trio.Nursery, context: Context) -> Listener:
+        """Stand as a listener, where `caps.listens`."""
+        raise NotImplementedError
+
+
+class CodecSpec(EndpointSpec):
+    """A spec that wraps a plain one, its `carrier`, which the grammar fills in from the same word."""
+
+    carrier: EndpointSpec
+
+
+class Listener:
+    """A standing listener. `accept()` gives one opening per client."""
+
+    where = ""
+    title = ""
+
+    async def accept(self) -> Endpoint:
+        """The next client's endpoint. A client that fails while it is being accepted is noted, and not raised."""
+        raise NotImplementedError
+
+    async def reject(self, endpoint: Endpoint, reason: str) -> None:
+        """Tell a client in one line of text why it cannot be served, and close it."""
+        try:
+            with trio.move_on_after(2):
+                await endpoint.send(reason.encode() + b"\r\n")
+                await endpoint.send(Eof())
+        except Exception:
+            pass  # the client is being turned away: that it left before it was told is no loss
+        await endpoint.aclose()
+
+    async def aclose(self) -> None:
+        """Stop listening."""
+        raise NotImplementedError
