@@ -19,6 +19,7 @@ import os
 import select
 import socket
 import stat
+from collections import deque
 from collections.abc import Callable
 
 import trio
@@ -99,43 +100,71 @@ class FdIO:
 
 
 class Threaded:
-    """Blocking bytes in and out of one descriptor, by worker threads: regular files, odd devices, shared descriptors.
+    """The same interface over blocking calls in worker threads: regular files, odd devices, shared descriptors.
 
-    A cancelled read is left to its thread; what it still reads is kept for the next `read`, so nothing is lost while
-    this process goes on.
+    A cancelled wait leaves its thread reading; what that still brings is kept for the next `take`, so nothing is lost
+    while this process goes on. A cancelled write leaves an unknown part of its piece written.
     """
+
+    PIECE = 65536
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
-        self._kept: list[bytes] = []
-        self._busy = False
+        self._kept: deque[bytes | OSError] = deque()
+        self._arrived: trio.Event | None = None
+        self._rest = memoryview(b"")
 
-    async def read(self, size: int = READ_SIZE) -> bytes:
-        """At most `size` bytes, b"" at the end. Raises OSError."""
+    def take(self, size: int = READ_SIZE) -> bytes | None:
+        """What a thread has read: bytes, b"" at the end, None before anything is there. Raises OSError."""
+        if not self._kept:
+            return None
+        got = self._kept.popleft()
+        if isinstance(got, OSError):
+            raise got
+        return got
 
-        def work() -> None:
-            try:
-                self._kept.append(os.read(self.fd, size))
-            finally:
-                self._busy = False
+    async def wait_readable(self) -> None:
+        """Until `take()` has something to say."""
+        if self._arrived is None:
+            arrived = self._arrived = trio.Event()
+            token = trio.lowlevel.current_trio_token()
 
-        while not self._kept:
-            if self._busy:  # a thread of a cancelled call is still at it
-                await trio.sleep(0.01)
-                continue
-            self._busy = True
-            await trio.to_thread.run_sync(work, abandon_on_cancel=True)
-        return self._kept.pop(0)
+            def read() -> None:
+                try:
+                    self._kept.append(os.read(self.fd, READ_SIZE))
+                except OSError as error:
+                    self._kept.append(error)
+                self._arrived = None
+                try:
+                    token.run_sync_soon(arrived.set)
+                except trio.RunFinishedError:
+                    pass
+
+            await trio.to_thread.run_sync(read, abandon_on_cancel=True)
+        else:
+            await self._arrived.wait()
+
+    async def breathe(self) -> None:
+        """Every read was a checkpoint already."""
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that `write_all` holds and the kernel has not taken."""
+        return len(self._rest)
 
     async def write_all(self, data: bytes) -> None:
-        """Until everything is written. Raises OSError. Cancelled, an unknown part of it may still be written."""
+        """Until everything is written, or `discard()` dropped the rest. Raises OSError."""
+        self._rest = memoryview(data)
+        while self._rest:
+            piece = self._rest[: self.PIECE]
+            written = await trio.to_thread.run_sync(os.write, self.fd, piece, abandon_on_cancel=True)
+            self._rest = self._rest[written:]
 
-        def work() -> None:
-            rest = memoryview(data)
-            while rest:
-                rest = rest[os.write(self.fd, rest) :]
-
-        await trio.to_thread.run_sync(work, abandon_on_cancel=True)
+    def discard(self) -> int:
+        """Drop what a `write_all` in progress has not begun to write; how many bytes."""
+        dropped = max(0, len(self._rest) - self.PIECE)
+        self._rest = self._rest[: self.PIECE]
+        return dropped
 
 
 def own_description(fd: int, flags: int) -> int | None:

@@ -32,17 +32,21 @@ from typing import ClassVar, Literal, TypeAlias
 
 import trio
 
-from serpipe._fdio import FdIO
+from serpipe._fdio import FdIO, Threaded
 from serpipe.errors import endpoint_lost
 from serpipe.events import Eof, Event, Failed, ModemReport, Report, Request
+from serpipe.options import FLAG, choice, opt
 
 Role: TypeAlias = Literal["port", "controller", "plain"]
 
+Side: TypeAlias = Literal["left", "right"]
+
 Note: TypeAlias = Callable[[str, int], None]
-"""Say a line to the user: text, level. 0 is always said (unless -q), 1 with -d, 2 with -dd."""
+"""Say a line to the user: text, level. 0 is said unless -q, 1 with -d, 2 with -dd; -1 always."""
 
 
-def _log_note(text: str, level: int) -> None:
+def log_note(text: str, level: int) -> None:
+    """Say it to the logger `serpipe`: what library users get."""
     logging.getLogger("serpipe").log(logging.WARNING if level == 0 else logging.DEBUG, "%s", text)
 
 
@@ -59,6 +63,8 @@ class Caps:
     """It is a listener: `listen()` gives openings, one per client."""
     reads: bool = True
     """Bytes can come from it."""
+    writes: bool = True
+    """It takes bytes; what comes for one that does not is dropped and counted."""
     raw_fd: bool = False
     """Its bytes are those of one file descriptor, unchanged: it can be spliced."""
 
@@ -67,14 +73,14 @@ class Caps:
 class Context:
     """What an endpoint is told about the chain it stands in."""
 
-    side: Literal["left", "right"] = "left"
+    side: Side = "left"
     reads: bool = True
     """The chain takes bytes from it."""
     writes: bool = True
     """The chain gives bytes to it."""
     faces: Role = "plain"
     """The role of the endpoint at the other end."""
-    note: Note = field(default=_log_note)
+    note: Note = field(default=log_note)
 
 
 class Endpoint(trio.abc.Channel[Event]):
@@ -209,7 +215,7 @@ class Endpoint(trio.abc.Channel[Event]):
         What still comes is read until Eof, for `linger` seconds at most.
         """
 
-    linger: ClassVar[float] = 0.0
+    linger: float = 0.0
     """Seconds that the session goes on reading after `finish()`."""
 
     async def aclose(self) -> None:
@@ -225,7 +231,7 @@ class FdEndpoint(Endpoint):
 
     caps = Caps(raw_fd=True)
 
-    def __init__(self, name: str, io: FdIO) -> None:
+    def __init__(self, name: str, io: FdIO | Threaded) -> None:
         super().__init__(name)
         self.io = io
 
@@ -253,13 +259,17 @@ class EndpointSpec:
 
     caps: ClassVar[Caps] = Caps()
 
-    def caps_in(self, side: Literal["left", "right"]) -> Caps:
+    def caps_in(self, side: Side) -> Caps:
         """Its caps where it stands; most do not depend on it."""
         return self.caps
 
     def describe(self) -> str:
         """How `--explain` and messages call it."""
         raise NotImplementedError
+
+    def listening(self) -> ListenOptions:
+        """How it treats its clients, where `caps.listens`."""
+        return self if isinstance(self, ListenOptions) else ListenOptions()
 
     async def open(self, nursery: trio.Nursery, context: Context) -> Endpoint:
         """Open it. Raises OpenFailed, TimedOut, PeerRefused; cancelled or failed, nothing is left behind."""
@@ -270,10 +280,27 @@ class EndpointSpec:
         raise NotImplementedError
 
 
+@dataclass(frozen=True, kw_only=True)
+class ListenOptions:
+    """How a listener treats its clients; a mixin for the specs of listeners."""
+
+    once: bool | None = opt(
+        None, FLAG, "end after the first client", shown_default="on where the other end is stdio, else off"
+    )
+    busy: Literal["reject", "kick", "wait"] = opt(
+        "reject",
+        choice("reject", "kick", "wait"),
+        "a second client, where only one can be served: told so and closed, takes over, or waits its turn",
+    )
+
+
 class CodecSpec(EndpointSpec):
     """A spec that wraps a plain one, its `carrier`, which the grammar fills in from the same word."""
 
     carrier: EndpointSpec
+
+    def listening(self) -> ListenOptions:
+        return self.carrier.listening()
 
 
 class Listener:

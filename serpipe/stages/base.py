@@ -43,10 +43,14 @@ class Out(Protocol):
     """What a stage sees of the lane it is called in."""
 
     direction: Direction
-    now: float
-    """Seconds on trio's clock, the moment this call began."""
-    wall: float
-    """The same moment as seconds since the epoch, for time stamps."""
+
+    @property
+    def now(self) -> float:
+        """Seconds on trio's clock, the moment this call began."""
+
+    @property
+    def wall(self) -> float:
+        """The same moment as seconds since the epoch, for time stamps."""
 
     def emit(self, event: Event) -> None:
         """Send the event on in this lane."""
@@ -82,6 +86,10 @@ class Stage:
 
     def discard(self, direction: Direction) -> int:
         """Drop the bytes held in that lane, never a control; how many (law 6)."""
+        return 0
+
+    def held(self, direction: Direction) -> int:
+        """How many bytes it holds back in that lane now."""
         return 0
 
     def room(self, direction: Direction) -> int | None:
