@@ -149,8 +149,8 @@ class Threaded:
 
     @property
     def unsent(self) -> int:
-        """Bytes that `write_all` holds and the kernel has not taken."""
-        return len(self._rest)
+        """Bytes that `write_all` holds and no thread has begun to write."""
+        return max(0, len(self._rest) - self.PIECE)
 
     async def write_all(self, data: bytes) -> None:
         """Until everything is written, or `discard()` dropped the rest. Raises OSError."""
@@ -162,7 +162,7 @@ class Threaded:
 
     def discard(self) -> int:
         """Drop what a `write_all` in progress has not begun to write; how many bytes."""
-        dropped = max(0, len(self._rest) - self.PIECE)
+        dropped = self.unsent
         self._rest = self._rest[: self.PIECE]
         return dropped
 
@@ -195,7 +195,8 @@ def writable_now(fd: int) -> bool:
 class SideSink:
     """Where a stage writes beside the stream: a file, or the stderr that this process shares with its shell.
 
-    `write` returns when the bytes are out: the chain that wrote them waits, and no other.
+    `write` returns when the bytes are out: the chain that wrote them waits, and no other. Several lanes may write at the
+    same time; each one's bytes stay together.
     """
 
     def __init__(self, fd: int, *, close: bool = False) -> None:
@@ -206,10 +207,21 @@ class SideSink:
             self._io: FdIO | Threaded = FdIO.of_fd(own)
         else:
             self._io = Threaded(fd)
+        self._lock = trio.Lock()
+        self._waiting = bytearray()
 
     async def write(self, data: bytes) -> None:
         """All of it. Raises OSError (a full disk, a closed pipe)."""
-        await self._io.write_all(data)
+        self._waiting += data
+        async with self._lock:
+            if self._waiting:  # else whoever had the lock wrote ours with theirs
+                together = bytes(self._waiting)
+                self._waiting.clear()
+                try:
+                    await self._io.write_all(together)
+                except trio.Cancelled:  # what other lanes gave us is still theirs to be written
+                    self._waiting[:0] = together[len(together) - self._io.unsent :]
+                    raise
 
     def close(self) -> None:
         """Close what belongs to this sink alone."""

@@ -417,7 +417,7 @@ class Session:
             lane.failures = self.failures
             lane.carries = sink.writes and self.rules.one_way in (None, lane.direction)
             # what gives no byte is not read, nor what nobody may read from, unless controls come from there too
-            lane.reads = source.reads and (self.inbox or self.rules.one_way in (None, lane.direction))
+            lane.reads = source.reads and not lane.source.silent and (self.inbox or self.rules.one_way in (None, lane.direction))
         self._lanes = forward, back
 
     async def run(self) -> None:

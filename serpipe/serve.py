@@ -53,7 +53,7 @@ class Held(Endpoint):
         super().__init__(inner.name)
         self.inner = inner
         self.caps = inner.caps
-        self.title, self.where = inner.title, inner.where
+        self.title, self.where, self.silent = inner.title, inner.where, inner.silent
         self._note = note
         self._line = Line()
         self._output = OutputReport()

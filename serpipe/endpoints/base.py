@@ -95,6 +95,8 @@ class Endpoint(trio.abc.Channel[Event]):
         """How the start line calls it: what stands, with its settings."""
         self.where = ""
         """What a script needs to reach it: an address with the port it got, the pty's path."""
+        self.silent = False
+        """Nothing will ever come from it, not even Eof (a standard input that is /dev/null)."""
         self._posted: deque[Event] = deque()
         self._wakeup: trio.CancelScope | None = None
         self._done = False

@@ -50,6 +50,7 @@ class StdioEndpoint(Endpoint):
         self._own: list[int] = []
         self._sockets: list[socket.socket] = []
         self._in = self._io(stdin, os.O_RDONLY) if stdin is not None and not is_no_input(stdin) else None
+        self.silent = self._in is None
         self._out = self._io(stdout, os.O_WRONLY) if stdout is not None and _is_open(stdout) else None
         self._stdout = stdout
 
