@@ -19,6 +19,7 @@ import os
 import select
 import socket
 import stat
+import threading
 from collections import deque
 from collections.abc import Callable
 
@@ -80,6 +81,7 @@ class FdIO:
 
     async def write_all(self, data: bytes) -> None:
         """Until the kernel has taken it all, or `discard()` dropped the rest. Raises OSError, Cancelled."""
+        await self.breathe()
         self._rest = memoryview(data)
         while self._rest:
             try:
@@ -88,7 +90,6 @@ class FdIO:
                 with trio.CancelScope() as self._wait_write:
                     await trio.lowlevel.wait_writable(self.fd)
                 self._wait_write = None
-        await self.breathe()
 
     def discard(self) -> int:
         """Drop what a `write_all` in progress still holds; it returns at once. How many bytes were dropped."""
@@ -125,24 +126,38 @@ class Threaded:
 
     async def wait_readable(self) -> None:
         """Until `take()` has something to say."""
-        if self._arrived is None:
-            arrived = self._arrived = trio.Event()
-            token = trio.lowlevel.current_trio_token()
-
-            def read() -> None:
-                try:
-                    self._kept.append(os.read(self.fd, READ_SIZE))
-                except OSError as error:
-                    self._kept.append(error)
-                self._arrived = None
-                try:
-                    token.run_sync_soon(arrived.set)
-                except trio.RunFinishedError:
-                    pass
-
-            await trio.to_thread.run_sync(read, abandon_on_cancel=True)
-        else:
+        if self._arrived is not None:
             await self._arrived.wait()
+            return
+        arrived = self._arrived = trio.Event()
+        token = trio.lowlevel.current_trio_token()
+        gate = threading.Lock()  # whoever has it first decides: the thread reads, or the cancellation came before it
+        state = "new"
+
+        def read() -> None:
+            nonlocal state
+            with gate:
+                if state == "off":
+                    return
+                state = "reading"
+            try:
+                self._kept.append(os.read(self.fd, READ_SIZE))
+            except OSError as error:
+                self._kept.append(error)
+            self._arrived = None
+            try:
+                token.run_sync_soon(arrived.set)
+            except trio.RunFinishedError:
+                pass
+
+        try:
+            await trio.to_thread.run_sync(read, abandon_on_cancel=True)
+        except trio.Cancelled:
+            with gate:
+                if state == "new":
+                    state = "off"
+                    self._arrived = None
+            raise
 
     async def breathe(self) -> None:
         """Every read was a checkpoint already."""

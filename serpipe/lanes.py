@@ -141,6 +141,8 @@ class Lane:
         self._handlers.append(self._collect)
         for out, handler, following in zip(self._outs, self._handlers[1:], self._outs[1:], strict=False):
             out._handler, out._next = handler, following
+        self._greeted = trio.Event()
+        """The source's first reports have passed."""
         self._limited = [stage for stage in self.stages if type(stage).room is not Stage.room]
 
     def _collect(self, event: Event, out: Out) -> None:
@@ -249,6 +251,7 @@ class Lane:
         except SerpipeError as error:
             self.failures.append(error)
         finally:
+            self._greeted.set()
             self.ended.set()
 
     async def _pump(self) -> None:
@@ -256,6 +259,9 @@ class Lane:
         self.epoch = time.time() - self.now
         for stage, out in zip(self.stages, self._outs, strict=False):
             stage.start(out)
+        if self.other.source.caps.role == "port" and any(stage.follows for stage in self.stages):
+            await self._deliver()
+            await self.other._greeted.wait()
         rest = b""
         while True:
             await self._deliver()
@@ -299,6 +305,8 @@ class Lane:
                 raise item.error
             else:
                 self._handlers[0](item, self._outs[0])
+                if type(item) is ModemReport:  # the last of a port's first events
+                    self._greeted.set()
 
     _finished = False
 

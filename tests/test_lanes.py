@@ -447,3 +447,47 @@ async def test_a_reply_travels_where_nothing_is_read(autojump_clock):
         nursery.start_soon(chain.run)
         await chain.left.until(lambda e: e.got)
         nursery.cancel_scope.cancel()
+
+
+class Follower(Stage):
+    """Goes by the port's settings, as pace does."""
+
+    follows = True
+
+    def __init__(self):
+        self.baud = None
+        self.at = []
+
+    def forward(self, event, out):
+        self.at.append(self.baud)
+        out.emit(event)
+
+    def back(self, event, out):
+        if isinstance(event, LineReport):
+            self.baud = event.values.baud
+        out.emit(event)
+
+
+async def test_a_stage_that_follows_the_port_hears_of_it_before_the_first_byte():
+    stage = Follower()
+    chain = Chain(TWO_WAY, PORT, [stage], linger=0)
+    chain.left.feed(b"early", Eof())
+    chain.right.feed(LineReport(values=Line(300)), ModemReport())
+    await chain.run()
+    assert stage.at == [300, 300]
+
+
+async def test_a_stage_that_fails_to_write_beside_the_stream_is_an_error_and_not_a_crash(autojump_clock):
+    class Full:
+        async def write(self, data):
+            raise OSError(28, "No space left on device")
+
+    class Writes(Stage):
+        def forward(self, event, out):
+            out.write(Full(), b"x")
+            out.emit(event)
+
+    chain = Chain(stages=[Writes()])
+    chain.left.feed(b"abc")
+    with pytest.raises(EndpointLost, match="the disk is full"):
+        await chain.run()

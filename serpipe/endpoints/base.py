@@ -123,12 +123,12 @@ class Endpoint(trio.abc.Channel[Event]):
 
     async def receive(self) -> Event:
         """The next event; see the module's contract."""
+        await self._breathe()  # before anything is taken: a checkpoint behind it would lose it to a cancellation
         while True:
             if self._posted:
                 event = self._posted.popleft()
                 if type(event) is Eof:
                     self._done = True
-                await self._breathe()
                 return event
             if self._closed:
                 raise trio.ClosedResourceError
@@ -153,7 +153,6 @@ class Endpoint(trio.abc.Channel[Event]):
             if not taken:
                 self._done = True
                 return Eof()
-            await self._breathe()
             return taken
 
     @abstractmethod

@@ -30,17 +30,20 @@ from serpipe.registry import endpoint
 class FileEndpoint(FdEndpoint):
     """One opening of a file."""
 
-    def __init__(self, path: str, fd: int, *, follow: bool, note: Note) -> None:
+    def __init__(self, path: str, fd: int, *, reads: bool, follow: bool, note: Note) -> None:
         regular = stat.S_ISREG(os.fstat(fd).st_mode)
         plain = regular or stat.S_ISBLK(os.fstat(fd).st_mode)
         super().__init__(f"file {path}", Threaded(fd) if plain or not _pollable(fd) else FdIO.of_fd(fd))
         self._path = path
         self._fd = fd
         self._follow = follow and regular
+        self._reads = reads
         self._note = note
         self._at_end = False
 
     def _take(self) -> bytes | None:
+        if not self._reads:
+            return None
         data = self.io.take()
         if data == b"" and self._follow:
             self._at_end = True
@@ -48,6 +51,8 @@ class FileEndpoint(FdEndpoint):
         return data
 
     async def _wait(self) -> None:
+        if not self._reads:
+            await trio.sleep_forever()
         while self._at_end:
             await trio.sleep(_ticker.PERIOD)
             self._at_end = not self._has_more()
@@ -150,4 +155,5 @@ class File(EndpointSpec):
         if stat.S_ISDIR(os.fstat(fd).st_mode):
             os.close(fd)
             raise OpenFailed(self.describe(), "is a folder", "name a file in it")
-        return FileEndpoint(self.path, fd, follow=self.follow, note=context.note)
+        reads = self.caps_in(context.side).reads
+        return FileEndpoint(self.path, fd, reads=reads, follow=self.follow, note=context.note)

@@ -69,6 +69,8 @@ class Stage:
     """One running stage of one session. The defaults pass everything on."""
 
     name = "stage"
+    follows = False
+    """It goes by how the port stands: no byte reaches it before the port's first reports have passed."""
 
     def start(self, out: Out) -> None:
         """Called once per lane, before its first event."""
