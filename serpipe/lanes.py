@@ -11,10 +11,11 @@ A `Lane` is one direction: a source, the stages in the order of travel, a sink. 
 through all the stages as one plain call, and awaits what came out at the far end. There is no task and no queue per
 stage: a hop through a queue costs what seventy stages cost as calls.
 
-Two gears. *Direct*: the pump awaits `source.receive()` itself; for chains in which only bytes can move. *Inbox*: a reader
-task stands between source and pump with a bounded inbox. It is needed where controls exist, for two things: a Purge
-that has been read acts at once, even while the pump waits for a blocked sink (law 6); and a stage of the other
-lane can put its reply in (`Out.reply`), at the stage's own position. Replies are served before the inbox: they stand
+Three gears. *Splice*: bytes go from descriptor to descriptor inside the kernel, where both ends are plain sockets and
+nothing stands between. *Direct*: the pump awaits `source.receive()` itself; for chains in which only bytes can move.
+*Inbox*: a reader task stands between source and pump with a bounded inbox. It is needed where controls exist, for two
+things: a Purge that has been read acts at once, even while the pump waits for a blocked sink (law 6); and a stage of the
+other lane can put its reply in (`Out.reply`), at the stage's own position. Replies are served before the inbox: they stand
 further along the lane than anything that is still in it.
 
 Back-pressure is `await`: a sink that blocks stops the pump, a full inbox stops the reader, the kernel's buffers stop the
@@ -33,12 +34,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import trio
 
+from serpipe._fdio import FdIO
 from serpipe.endpoints.base import Caps, Endpoint, Note
-from serpipe.errors import SerpipeError, TimedOut
+from serpipe.errors import SerpipeError, TimedOut, endpoint_lost
 from serpipe.events import Eof, Event, ModemReport, Purge, PurgeDone
 from serpipe.stages.base import Direction, Out, Sink, Stage
 
@@ -48,6 +50,8 @@ REPLIES = 1024
 
 STUCK = 10.0
 """Seconds without progress after which an ending session gives up on a sink that takes nothing."""
+
+Gear: TypeAlias = Literal["splice", "direct", "inbox"]
 
 _Handler: TypeAlias = Callable[[Event, Out], None]
 
@@ -125,6 +129,8 @@ class Lane:
         """Something is read from the source; else the lane carries replies only."""
         self.carries = True
         """Bytes go through; else they are dropped (-u, a sink that takes none)."""
+        self.spliced = False
+        """Bytes go from descriptor to descriptor inside the kernel, where that can be."""
         self.moved_at = 0.0
         self.delivered = 0
         self.dropped = 0
@@ -262,6 +268,8 @@ class Lane:
         if self.other.source.caps.role == "port" and any(stage.follows for stage in self.stages):
             await self._deliver()
             await self.other._greeted.wait()
+        if self.spliced:
+            await self._splice()
         rest = b""
         while True:
             await self._deliver()
@@ -309,6 +317,36 @@ class Lane:
                     self._greeted.set()
 
     _finished = False
+
+    async def _splice(self) -> None:
+        """The splice gear: until the source ends, the session stops, or the kernel will not."""
+        from serpipe._splice import SinkFailed, Unspliceable, splice
+
+        source, sink = getattr(self.source, "io", None), getattr(self.sink, "io", None)
+        if not (isinstance(source, FdIO) and isinstance(sink, FdIO)) or self._stopping:
+            return
+
+        def moved(count: int) -> None:
+            self._writing += count
+            self.delivered -= min(count, 0)
+            self.moved_at = trio.current_time()
+
+        async def wait() -> bool:
+            if not self._stopping:
+                with trio.CancelScope() as self._pump_nap:
+                    await source.wait_readable()
+                self._pump_nap = None
+            return not self._stopping
+
+        try:
+            if await splice(source, sink, moved, wait):
+                self.pending.append(Eof())
+        except Unspliceable:
+            pass
+        except SinkFailed as failed:
+            raise endpoint_lost(self.sink.name, failed.error) from failed.error
+        except OSError as error:
+            raise endpoint_lost(self.source.name, error) from error
 
     async def _next(self) -> Event | _Failure | None:
         """The next thing from the source; None after a wait that may have brought a reply or a wake instead."""
@@ -375,8 +413,6 @@ class Lane:
                 try:
                     await item.sink.write(item.data)
                 except OSError as error:
-                    from serpipe.errors import endpoint_lost
-
                     raise endpoint_lost("stage output", error) from error
             elif type(item) is Eof:
                 self._finished = True
@@ -408,7 +444,7 @@ class Session:
     stages: Sequence[Stage]
     left_caps: Caps
     right_caps: Caps
-    inbox: bool
+    gear: Gear
     rules: Rules
     note: Note
     failures: list[Exception] = field(default_factory=list)
@@ -418,14 +454,18 @@ class Session:
     _closing: trio.CancelScope | None = None
 
     def __post_init__(self) -> None:
-        forward = Lane("->", self.left, self.right, self.stages, inbox=self.inbox)
-        back = Lane("<-", self.right, self.left, self.stages, inbox=self.inbox)
+        inbox = self.gear == "inbox"
+        forward = Lane("->", self.left, self.right, self.stages, inbox=inbox)
+        back = Lane("<-", self.right, self.left, self.stages, inbox=inbox)
         forward.other, back.other = back, forward
         for lane, source, sink in ((forward, self.left_caps, self.right_caps), (back, self.right_caps, self.left_caps)):
             lane.failures = self.failures
             lane.carries = sink.writes and self.rules.one_way in (None, lane.direction)
             # what gives no byte is not read, nor what nobody may read from, unless controls come from there too
-            lane.reads = source.reads and not lane.source.silent and (self.inbox or self.rules.one_way in (None, lane.direction))
+            lane.reads = (
+                source.reads and not lane.source.silent and (inbox or self.rules.one_way in (None, lane.direction))
+            )
+            lane.spliced = self.gear == "splice" and lane.reads and lane.carries
         self._lanes = forward, back
 
     async def run(self) -> None:
@@ -433,7 +473,7 @@ class Session:
         async with trio.open_nursery() as nursery:
             for lane in self._lanes:
                 nursery.start_soon(lane.pump)
-                if self.inbox and lane.reads:
+                if lane.inboxed and lane.reads:
                     nursery.start_soon(lane.read)
             hurried = True
             with trio.CancelScope() as self._life:

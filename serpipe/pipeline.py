@@ -20,7 +20,6 @@ import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Literal
 
 import trio
 
@@ -28,10 +27,8 @@ from serpipe._fdio import SideSink
 from serpipe.endpoints.base import Caps, Context, Endpoint, EndpointSpec, Note, Side, log_note
 from serpipe.errors import SerpipeError, open_failed
 from serpipe.grammar import Chain, Parsed, parse_stage
-from serpipe.lanes import Rules, Session
+from serpipe.lanes import Gear, Rules, Session
 from serpipe.stages.base import Direction, Sink, Stage
-
-Gear = Literal["splice", "direct", "inbox"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,7 +267,7 @@ class Pipeline:
             running,
             self.plan.left_caps,
             self.plan.right_caps,
-            self.plan.gear == "inbox",
+            self.plan.gear,
             Rules(self.plan.linger, self.plan.options.idle, self.plan.options.one_way),
             self.note,
         )

@@ -224,7 +224,7 @@ async def _rfc2217_pair(nursery):
             [],
             ends["server"].caps,
             PORT,
-            True,
+            "inbox",
             Rules(),
             lambda text, level: None,
         )

@@ -42,7 +42,7 @@ class Chain:
             stages,
             left,
             right,
-            inbox,
+            "inbox" if inbox else "direct",
             Rules(**rules),
             lambda text, level: self.notes.append((level, text)),
         )
