@@ -2,13 +2,15 @@
 
 Theory of operation
 -------------------
-Python's `termios` knows only the rates that have a Bxxx constant. On Linux TCGETS2 and TCSETS2 carry the rate as a number
-(BOTHER), and read it back as what the driver encoded (ioctl_tty(2), termios(3)). `Termios` is one such structure;
-`get` and `put` move it; `line_of` and `with_line` translate between it and `Line`. On systems without termios2 the same
-functions go through `termios` and its list of rates.
+Python's `termios` knows only the rates that have a Bxxx constant. On Linux TCGETS2 and TCSETS2 carry the rate as a
+number (BOTHER), and read it back as what the driver encoded (ioctl_tty(2), termios(3)). `Termios` is one such
+structure; `get` and `put` move it; `line_of` and `with_line` translate between it and `Line`. On systems without
+termios2 the same functions go through `termios` and its list of rates.
 
-`with_line` changes only what the Line says, so that a port is otherwise left as it is. Nothing here waits, but for
-`put(..., DRAIN)`, `drain` and, while the transmitter is busy, the break ioctls: those are for worker threads.
+`with_line` changes only what the Line says, so that a port is otherwise left as it is. On a UART of the kernel's own
+nothing here waits, but for `put(..., DRAIN)`, `drain` and, while the transmitter is busy, `set_break`: those are for worker
+threads. Behind a USB adapter `put`, `get_modem`, `put_modem` and `flush` are messages on the bus too, a millisecond or
+more each; `get`, `unsent`, `unread` and `counters` never leave the kernel.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import struct
 import sys
 import termios
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from serpipe.events import Flow, Line, Parity
 
@@ -115,6 +118,9 @@ _PARITIES: dict[Parity, int] = {
 }
 
 
+_FLOWS = ("none", "rtscts", "xonxoff")
+
+
 def line_of(t: Termios) -> Line:
     """The serial line that these settings describe."""
     size = next(bits for bits, flag in _SIZES.items() if t.cflag & termios.CSIZE == flag)
@@ -137,7 +143,11 @@ def line_of(t: Termios) -> Line:
 
 
 def with_line(t: Termios, line: Line) -> Termios:
-    """The settings changed to what `line` says; what it leaves None stays. Flow kinds a tty has not are left out."""
+    """The settings changed to what `line` says; what it leaves None stays, and so does what a tty cannot do.
+
+    That is: flow control by DSR, DTR or DCD, and inbound RTS apart from outbound CTS, since CRTSCTS is one bit for both
+    and follows the outbound one. Where the line says `flow` alone, it goes for both directions.
+    """
     iflag, cflag, ispeed, ospeed = t.iflag, t.cflag, t.ispeed, t.ospeed
     if line.baud is not None:
         ispeed = ospeed = line.baud
@@ -151,11 +161,12 @@ def with_line(t: Termios, line: Line) -> Termios:
         cflag = cflag & ~termios.CSTOPB | (termios.CSTOPB if line.stopbits > 1 else 0)
     if line.flow is not None or line.flow_in is not None:
         now = line_of(t)
-        flow = line.flow if line.flow is not None else now.flow
-        flow_in = line.flow_in if line.flow_in is not None else (line.flow or now.flow_in)
+        flow = line.flow if line.flow in _FLOWS else now.flow
+        flow_in = line.flow_in if line.flow_in is not None else line.flow
+        flow_in = flow_in if flow_in in _FLOWS else now.flow_in
         iflag &= ~(termios.IXON | termios.IXOFF)
         cflag &= ~_CRTSCTS
-        if "rtscts" in (flow, flow_in):
+        if flow == "rtscts":
             cflag |= _CRTSCTS
         iflag |= (termios.IXON if flow == "xonxoff" else 0) | (termios.IXOFF if flow_in == "xonxoff" else 0)
     return replace(t, iflag=iflag, cflag=cflag, ispeed=ispeed, ospeed=ospeed)
@@ -174,8 +185,42 @@ def put_modem(fd: int, on: int, off: int) -> None:
     fcntl.ioctl(fd, termios.TIOCMSET, struct.pack("i", (bits | on) & ~off))
 
 
+class Counters(NamedTuple):
+    """What a driver has counted since it was loaded (struct serial_icounter_struct): edges, characters, errors.
+
+    `ri` counts trailing edges only; `overrun` are lost in the UART, `buffer` in the kernel.
+    """
+
+    cts: int
+    dsr: int
+    ri: int
+    dcd: int
+    rx: int
+    tx: int
+    framing: int
+    overrun: int
+    parity: int
+    breaks: int
+    buffer: int
+
+
+_TIOCGICOUNT = 0x545D
+
+
+def counters(fd: int) -> Counters:
+    """The driver's counters (TIOCGICOUNT). Raises OSError: ENOTTY or EINVAL where it keeps none."""
+    counts = array.array("i", [0] * 20)
+    fcntl.ioctl(fd, _TIOCGICOUNT, counts)
+    return Counters(*counts[:11])
+
+
+def set_exclusive(fd: int, on: bool) -> None:
+    """Have every further open of this terminal refused with EBUSY, but for root's (TIOCEXCL, TIOCNXCL). Raises OSError."""
+    fcntl.ioctl(fd, termios.TIOCEXCL if on else termios.TIOCNXCL)
+
+
 def set_break(fd: int, on: bool) -> None:
-    """Start or end a break. May wait in the kernel for the transmitter. Raises OSError."""
+    """Start or end a break (TIOCSBRK, TIOCCBRK). To start one waits in the kernel for the transmitter. Raises OSError."""
     fcntl.ioctl(fd, TIOCSBRK if on else TIOCCBRK)
 
 

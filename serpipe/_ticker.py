@@ -23,7 +23,7 @@ class _Ticker:
 
     async def run(self) -> None:
         with trio.CancelScope() as self.scope:
-            while True:
+            while self.callbacks:  # the last may have gone before this task came to run
                 await trio.sleep(PERIOD)
                 for callback in list(self.callbacks.values()):
                     callback()

@@ -17,22 +17,27 @@ import os
 import re
 import select
 import shutil
+import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 import tty
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from fakes_cancel import open_descriptors
 
+ROOT = Path(__file__).parent.parent
 _SEARCH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"])
 _PATIENCE = 20.0
 """Seconds after which a peer that has not said that it stands is taken for dead."""
 _missing: Counter[str] = Counter()
+_drains: dict[int, threading.Thread] = {}
 
 
 # --- peers ------------------------------------------------------------------------------------------------------------
@@ -96,7 +101,8 @@ def wait_for_line(process: subprocess.Popen[bytes], pattern: str, seconds: float
             while os.read(fd, 65536):
                 pass
 
-    threading.Thread(target=drain, daemon=True, name="drain of a peer's output").start()
+    _drains[process.pid] = threading.Thread(target=drain, daemon=True)
+    _drains[process.pid].start()
     return said.decode(errors="replace")
 
 
@@ -117,9 +123,8 @@ def running(*argv: str) -> Iterator[subprocess.Popen[bytes]]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-        for thread in threading.enumerate():
-            if thread.name == "drain of a peer's output":
-                thread.join(1)
+        if process.pid in _drains:
+            _drains.pop(process.pid).join(1)  # it ends with the process, whose output it reads
         assert process.stdout is not None
         process.stdout.close()
 
@@ -184,6 +189,65 @@ def ser2net(tmp_path: Path) -> Iterator[Ser2net]:
             pytest.fail("no TCP port stayed free long enough for ser2net")
 
         yield start
+
+
+# --- serpipe itself ---------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Serpipe:
+    """A serpipe process that stands. `left` and `right` are where its ends are: an address, a path, or ``-``."""
+
+    process: subprocess.Popen[bytes]
+    left: str
+    right: str
+    log: Path
+
+    @property
+    def said(self) -> str:
+        """What it has said on stderr so far."""
+        return self.log.read_text(errors="replace")
+
+    def end(self, number: int = signal.SIGTERM, seconds: float = 15) -> int:
+        """Send it the signal, unless it has ended, and wait; the exit code, negative for a signal."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return self.process.wait(seconds)
+
+
+@pytest.fixture
+def serpipe_process(tmp_path: Path) -> Iterator[Callable[..., Serpipe]]:
+    """`serpipe_process("pty:P", "rfc2217://H:P")`: starts it, waits until it stands, and ends it after the test."""
+    started: list[Serpipe] = []
+
+    def start(*words: str) -> Serpipe:
+        log = tmp_path / f"serpipe-{len(started)}.log"
+        read_end, write_end = os.pipe()
+        with open(read_end) as ready, open(log, "wb") as stderr:
+            argv = [sys.executable, "-m", "serpipe", "--ready-fd", str(write_end), *words]
+            process = subprocess.Popen(
+                argv, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr, pass_fds=[write_end]
+            )
+            os.close(write_end)
+            found = Serpipe(process, "-", "-", log)
+            started.append(found)
+            line = ready.readline().split()
+        if len(line) != 3 or line[0] != "ready":
+            pytest.fail(f"{argv[5:]} did not stand: {line}, exit code {process.wait(15)}\n{found.said}")
+        found.left, found.right = line[1:]
+        return found
+
+    yield start
+    for each in started:
+        try:
+            each.end()
+        except subprocess.TimeoutExpired:
+            each.process.kill()
+            each.process.wait()
+            pytest.fail(f"{each.process.args!r} did not end on SIGTERM\n{each.said}")
+        finally:
+            assert each.process.stdout is not None
+            each.process.stdout.close()
 
 
 # --- leaks ------------------------------------------------------------------------------------------------------------

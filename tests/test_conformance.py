@@ -210,7 +210,6 @@ async def pty_rig(nursery, tmp_path):
         os.close(slave)
 
 
-@asynccontextmanager
 async def _rfc2217_pair(nursery):
     """(client endpoint, server endpoint)."""
     listener = await parse_endpoint("rfc2217-listen:0").spec.listen(nursery, Context(faces="port"))
@@ -550,7 +549,7 @@ async def test_discard_frees_a_blocked_send(name, tmp_path):
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(send)
-            await trio.testing.wait_all_tasks_blocked(0.05)
+            await trio.testing.wait_all_tasks_blocked(0.005)
             assert not done.is_set()
             assert rig.endpoint.discard() > 0
             await done.wait()

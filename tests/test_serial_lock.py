@@ -152,7 +152,7 @@ def test_the_file_is_named_after_the_node_and_not_the_link(tty, tmp_path):
 
 
 def test_holders_finds_who_has_it_open(tty):
-    fd, path = tty
+    _, path = tty
     assert [h.pid for h in lock.holders([path])[path]] == [os.getpid()]
     other_master, other = os.openpty()
     other_path = os.ttyname(other)
@@ -173,7 +173,8 @@ def test_holders_finds_who_has_it_open(tty):
 def test_picocom_holds_its_port(tty):
     fd, path = tty
     user_master, user = os.openpty()  # picocom needs a terminal of its own, to talk to its user
-    picocom = subprocess.Popen(["picocom", path], stdin=user, stdout=user, stderr=user)
+    # a session of its own too, since at its end it signals its whole process group
+    picocom = subprocess.Popen(["picocom", path], stdin=user, stdout=user, stderr=user, start_new_session=True)
     try:
         said = b""
         while b"Terminal ready" not in said:

