@@ -77,7 +77,8 @@ class MemoryEndpoint(Endpoint):
         self._wake()
 
     def block(self):
-        self._gate = trio.Event()
+        if self._gate.is_set():
+            self._gate = trio.Event()
 
     def unblock(self):
         self._gate.set()

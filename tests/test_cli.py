@@ -217,7 +217,7 @@ def test_a_listener_ends_after_its_first_client_where_stdio_is_the_other_end():
 
 def test_a_trace_has_every_event_at_every_position(tmp_path):
     path = tmp_path / "trace"
-    serpipe("--trace", str(path), "-t", "0.3", "-", "pace", "loop:,realtime=off", stdin=b"hi")
+    serpipe("--trace", str(path), "-t", "0.3", "-", "checksum", "loop:,realtime=off", stdin=b"hi")
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     seen = {(x["lane"], x["position"], x["event"].get("hex")) for x in lines if x["event"]["event"] == "Data"}
     assert {("->", 0, "6869"), ("->", 1, "6869")} <= seen

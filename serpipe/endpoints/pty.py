@@ -50,13 +50,12 @@ from typing import Literal, NamedTuple
 import trio
 
 from serpipe import _inotify, _ticker
-from serpipe._fdio import READ_SIZE, TURNS
+from serpipe._fdio import TURNS
 from serpipe._link import Link
 from serpipe.endpoints.base import Caps, Context, Endpoint, EndpointSpec
 from serpipe.errors import BadValue, OpenFailed, open_failed
 from serpipe.events import (
     BreakReport,
-    Event,
     Failed,
     Flow,
     Line,
@@ -87,6 +86,10 @@ if sys.platform != "win32":
 _TIOCGPTN, _TIOCSPTLCK, _TIOCGPTPEER = 0x80045430, 0x40045431, 0x5441
 _FLUSHREAD, _FLUSHWRITE = 0x01, 0x02
 _NOSTOP, _DOSTOP, _IOCTL = 0x10, 0x20, 0x40
+_PACKET = 8192
+"""More than a read of the master ever gives (4095 in packet mode)."""
+_AT_FIRST = Line(9600, 8, "none", 1.0, "none", "none")
+"""What is shown until the port has said what it has."""
 _CMSPAR = 0o10000000000
 _SETTLED = 0.05
 """Seconds without a change before EXTPROC is armed again."""
@@ -100,7 +103,7 @@ def _account(what: str) -> Kind:
     """A user or group by name or number."""
 
     def parse(text: str) -> int:
-        if text.isdigit():
+        if text.isascii() and text.isdigit() and int(text) < 2**32 - 1:
             return int(text)
         try:
             if what == "user":
@@ -199,7 +202,7 @@ class _Master:
     """The master's descriptor and what is done to it. Nothing here waits. Raises OSError."""
 
     def __init__(self, mode: int | None, user: int | None, group: int | None) -> None:
-        """Make a pty. Its slave gets owner and mode while it still cannot be opened."""
+        """Make a pty. Its slave gets owner, mode and settings while it still cannot be opened."""
         spare: int | None = None
         self.watch: _inotify.Watch | _inotify.Look = _inotify.Look()
         self.fd = os.open("/dev/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC) if sys.platform == "linux" else -1
@@ -215,6 +218,7 @@ class _Master:
             if mode is not None:
                 os.chmod(self.path, mode)
             self.watch = _inotify.watch(self.path)
+            self._arm()
             if spare is None:
                 fcntl.ioctl(self.fd, _TIOCSPTLCK, struct.pack("i", 0))
             os.set_blocking(self.fd, False)
@@ -229,11 +233,11 @@ class _Master:
             if spare is not None:
                 os.close(spare)
 
-    def arm(self, line: Line) -> None:
-        """Raw, with these settings, as a serial port is found; packet mode and EXTPROC."""
+    def _arm(self) -> None:
+        """Raw, 9600 8N1, as a serial port is found; packet mode and EXTPROC."""
         blank = _termios2.raw(_termios2.get(self.fd))
         blank = replace(blank, iflag=0, cflag=blank.cflag | termios.HUPCL, lflag=blank.lflag | _EXTPROC)
-        _termios2.put(self.fd, _termios2.with_line(blank, line))
+        _termios2.put(self.fd, _termios2.with_line(blank, _AT_FIRST))
         fcntl.ioctl(self.fd, termios.TIOCPKT, struct.pack("i", 1))
 
     @contextmanager
@@ -274,8 +278,11 @@ class _Master:
             return None
 
     def last_read(self) -> float:
-        """When something was last read; Linux says it to 8 s."""
-        return os.stat(self.path).st_atime
+        """When something was last read; Linux says it to 8 s. 0.0 where the device has no path that we can see."""
+        try:
+            return os.stat(self.path).st_atime
+        except OSError:
+            return 0.0
 
     def drop_unread(self) -> int:
         """Drop what the program has not read. The status that was told meanwhile, without that of this flush."""
@@ -331,9 +338,6 @@ def _overlaid(line: Line, newer: Line) -> Line:
 def _showable(flow: Flow | None) -> Flow:
     """What a tty can show of it: it knows nothing of flow control by DSR, DTR and DCD."""
     return flow if flow in ("rtscts", "xonxoff") else "none"
-
-
-_AT_FIRST = Line(9600, 8, "none", 1.0, "none", "none")
 
 
 class PtyEndpoint(Endpoint):
@@ -397,13 +401,7 @@ class PtyEndpoint(Endpoint):
             self.title = f"{self.name} ({self._master.path})"
 
     def _make(self) -> _Master:
-        master = _Master(self.spec.mode, self.spec.user, self.spec.group)
-        try:
-            master.arm(_AT_FIRST)
-        except BaseException:
-            master.close()
-            raise
-        return master
+        return _Master(self.spec.mode, self.spec.user, self.spec.group)
 
     def _not_made(self, error: OSError) -> OpenFailed:
         if error.errno in (errno.ENOSPC, errno.EAGAIN):
@@ -633,7 +631,9 @@ class PtyEndpoint(Endpoint):
                 continue
             wanted = replace(self._expected, bytesize=None, parity=None)
             wanted = replace(wanted, flow=_showable(wanted.flow), flow_in=_showable(wanted.flow_in or wanted.flow))
-            if not t.ospeed or self._break_ends is not None:  # hung up; or stty(1), which looks whether its rate is there
+            if (
+                not t.ospeed or self._break_ends is not None
+            ):  # hung up; or stty(1), which looks whether its rate is there
                 wanted = replace(wanted, baud=None)
             new = _termios2.with_line(t, wanted)
             if _Shown.by(new) == self._shown:
@@ -654,16 +654,13 @@ class PtyEndpoint(Endpoint):
 
     # receiving: what the program writes and does
 
-    async def receive(self) -> Event:
-        """The next event; see the contract in `base`."""
-        await trio.lowlevel.checkpoint_if_cancelled()  # here and not after: what has been taken must be returned
-        return await super().receive()
-
     async def _breathe(self) -> None:
         self._turn += 1
         if self._turn >= TURNS:
             self._turn = 0
-            await trio.lowlevel.cancel_shielded_checkpoint()
+            await trio.lowlevel.checkpoint()
+        else:
+            await trio.lowlevel.checkpoint_if_cancelled()
 
     def _take(self) -> bytes | None:
         if self._break_ends is not None:  # the bytes written after the break wait for its end
@@ -681,7 +678,7 @@ class PtyEndpoint(Endpoint):
                 self._act()
                 continue
             try:
-                packet = os.read(self._master.fd, 1 + (self._older if due else READ_SIZE))
+                packet = os.read(self._master.fd, 1 + (self._older if due else _PACKET))
             except BlockingIOError:
                 if not self._older:
                     return None
@@ -767,7 +764,7 @@ class PtyEndpoint(Endpoint):
 
     async def _write(self, data: bytes) -> None:
         """Until the kernel has it all, nobody is there to get it, or `discard()`."""
-        await trio.lowlevel.checkpoint_if_cancelled()
+        await self._breathe()
         self._rest = memoryview(data)
         try:
             while self._rest:
@@ -798,7 +795,6 @@ class PtyEndpoint(Endpoint):
                 self._write_wait = None
         finally:
             self._kept_for_later = False
-        await self._breathe()
 
     def discard(self) -> int:
         """Drop what `send()` still holds; how many bytes."""
@@ -819,6 +815,8 @@ class PtyEndpoint(Endpoint):
                 return
             left = self._master.unread()
             self._see()
+            self._exhausted = False  # what was told while we had it open ourselves is forgotten: read, to be sure
+            self._wake()
             if left == 0:
                 return
             # Above 4095 bytes the count stands still while the program reads; then the time of its last read moves.
@@ -873,11 +871,12 @@ class PtyEndpoint(Endpoint):
             self._asked.pop(report.answers, None)
 
     def _say_failed(self, asked: Request, report: Failed) -> None:
-        what = {SetLine: "settings", SetModem: "lines", SetBreak: "break", Purge: "purge"}.get(type(asked), "request")
+        names = {SetModem: "DTR and RTS", SetBreak: "a break", Purge: "a purge"}
+        what, stays = names.get(type(asked), "a request"), ""
         if isinstance(asked, SetLine):
             what = format_line(asked.line)
-        force = f"; {format_line(self._port)} stays in force" if isinstance(asked, SetLine) and self._reported else ""
-        self._say(f"the port did not take a program's {what} ({report.text or report.why}){force}", 0)
+            stays = f"; {format_line(self._port)} stays in force" if self._reported else ""
+        self._say(f"the port did not take {what} ({report.text or report.why}){stays}", 0)
 
     async def aclose(self) -> None:
         """Remove the link, if still ours, and close the master at once; see `_send_eof` for what is waited for before."""

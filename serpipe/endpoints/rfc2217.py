@@ -63,6 +63,8 @@ PIECE = 16384
 """Bytes of data that are encoded and written at once."""
 BACKLOG = 65536
 """Bytes of our own waiting to be written, beyond which the peer is not read."""
+KEPT = 64
+"""Events that a waiting `send()` reads ahead."""
 OTHER_WAY = 1.0
 """Seconds that a server which refused our WILL has to answer our DO."""
 EARLY_LIMIT = 1 << 20
@@ -86,6 +88,7 @@ class CodecEndpoint(Endpoint):
         self._moved = trio.Event()
         self._hold: trio.CancelScope | None = None
         self._life = trio.CancelScope()
+        self._reading = False
         self._error: EndpointLost | None = None
         self._peer_ended = False
         self._ended = False
@@ -97,14 +100,25 @@ class CodecEndpoint(Endpoint):
         return None
 
     async def _wait(self) -> None:
+        if self._reading:  # a `send()` that waits for the peer reads meanwhile
+            await self._moved.wait()
+            return
+        self._set_alarm()
+        self._reading = True
+        try:
+            await self._read()
+        finally:
+            self._reading = False
+            self._progress()
+
+    async def _read(self) -> None:
+        """One step: the codec's alarm, or what the carrier gives. Raises EndpointLost once that has been told."""
         now = trio.current_time()
         if self._codec.deadline <= now:
             self._deliver(self._codec.tick(now))
-            self._progress()
             return
         if self._error is not None:
             raise self._error
-        self._set_alarm()
         while self._full():
             await self._moved.wait()
         try:
@@ -116,7 +130,6 @@ class CodecEndpoint(Endpoint):
             self._deliver(self._codec.eof(trio.current_time()))
             self._hang_up(error)
             self._error = error
-            self._progress()
             return
         now = trio.current_time()
         if type(event) is bytes:
@@ -128,7 +141,6 @@ class CodecEndpoint(Endpoint):
             self.post(event)
         if self._codec.backlog:
             self._kick.set()
-        self._progress()
 
     def _full(self) -> bool:
         """Nothing more may be read now."""
@@ -152,12 +164,19 @@ class CodecEndpoint(Endpoint):
             self._moved = trio.Event()
 
     async def _until(self, condition: Callable[[], bool], seconds: float = math.inf) -> None:
-        """Wait for the peer to make `condition` true; `discard()` ends it as time does."""
+        """Wait for the peer to make `condition` true; `discard()` ends it as time does.
+
+        Nobody may be in `receive()`, or the other lane may be blocked; then this reads, and keeps the events.
+        """
         if condition():
             return
         with trio.move_on_after(seconds) as self._hold:
             while not condition():
-                await self._moved.wait()
+                if self._reading or len(self._posted) >= KEPT:
+                    await self._moved.wait()
+                else:
+                    with trio.move_on_at(self._codec.deadline):
+                        await self._wait()
         self._hold = None
 
     # us to the wire

@@ -294,10 +294,10 @@ class Codec:
             return
         self._held_back.append((data, is_data))
 
-    def _command(self, code: int, value: bytes, note: str = "") -> None:
-        """A COM-PORT command; `code` as it is sent."""
+    def _command(self, code: int, value: bytes, note: str = "", words: str = "") -> None:
+        """A COM-PORT command; `code` as it is sent, `words` for the log where it means something else than it says."""
         if self._log is not None:
-            self._log(f"{self._arrows[0]} {describe(code % TO_CLIENT, value)}{note}")
+            self._log(f"{self._arrows[0]} {words or describe(code % TO_CLIENT, value)}{note}")
         self._put(subnegotiation(COM_PORT, bytes((code,)) + value))
 
     def _negotiate(self, negotiation: Negotiation) -> None:
@@ -978,7 +978,7 @@ class Client(Codec):
                 self._emit(replace(self.modem, answers=request.ref, changed=frozenset()))
                 return
             # with a value, since sredird takes three bytes for any command and would eat one of the data
-            self._ask_simply(request, "modem", NOTIFY_MODEMSTATE, b"\0")
+            self._ask_simply(request, "modem", NOTIFY_MODEMSTATE, b"\0", "NOTIFY-MODEMSTATE ?")
         elif isinstance(request, Purge):
             if not (request.rx or request.tx):
                 self._emit(PurgeDone(answers=request.ref))
@@ -1059,11 +1059,11 @@ class Client(Codec):
         while len(queue) > 8 and queue[0].given_up:
             queue.popleft()
 
-    def _ask_simply(self, request: Request, kind: str, code: int, value: bytes) -> None:
+    def _ask_simply(self, request: Request, kind: str, code: int, value: bytes, words: str = "") -> None:
         wait = min(self._timeout, _MUTE_WAIT + self._round_trip) if kind in self._mute else self._timeout
         ask = self._new_ask(request, wait)
         self._waiting[kind].append(ask)
-        self._command(code, value)
+        self._command(code, value, words=words)
 
     def _ask_drain(self, request: Request) -> None:
         ask = self._new_ask(request, max(0.0, self.busy_until - self._now) + self._timeout)

@@ -1104,7 +1104,7 @@ _requests = st.one_of(
 _data = st.binary(min_size=1, max_size=30) | st.sampled_from([b"\xff", b"\xff\xf0", b"\r", b"\r\0", b"\xff\xfa\x2c"])
 
 
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 @given(st.lists(_requests | _data, max_size=12), st.sampled_from([None, 1, 3]))
 def test_requests_and_data_arrive_in_order_and_every_request_is_answered(events, cut):
     pair = Pair(cut)
@@ -1126,6 +1126,7 @@ def test_requests_and_data_arrive_in_order_and_every_request_is_answered(events,
         assert not isinstance(report, Failed)
 
 
+@settings(deadline=None)
 @given(st.lists(_data, max_size=20), st.sampled_from([None, 1, 2, 5]))
 def test_data_goes_through_unchanged_both_ways(chunks, cut):
     pair = Pair(cut)
@@ -1139,6 +1140,7 @@ def test_data_goes_through_unchanged_both_ways(chunks, cut):
     assert b"".join(pair.got) == b"".join(chunks)
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.builds(ModemReport, cts=st.booleans(), dsr=st.booleans(), ri=st.booleans(), dcd=st.booleans()),
@@ -1174,6 +1176,7 @@ _tricky = st.lists(
 
 
 @pytest.mark.parametrize("make", [Server, Client])
+@settings(deadline=None)
 @given(chunks=st.lists(_tricky | st.binary(max_size=60), max_size=8))
 def test_anything_gives_events(make, chunks):
     codec = make(log=lambda text: None)
@@ -1186,6 +1189,7 @@ def test_anything_gives_events(make, chunks):
     codec.outgoing()
 
 
+@settings(deadline=None)
 @given(_tricky)
 def test_the_cut_makes_no_difference(data):
     results = []
@@ -1197,6 +1201,7 @@ def test_the_cut_makes_no_difference(data):
     assert results[0] == results[1]
 
 
+@settings(deadline=None)
 @given(st.lists(_tricky, max_size=4))
 def test_good_commands_in_bad_company_keep_their_data(noise):
     """What is between a whole command and the next IAC comes out whole."""
@@ -1239,6 +1244,7 @@ def test_every_value_of_the_rfc_is_in_the_table():
     assert {wire for command, wire in DECODED if command == 3} == {0, 1, 2, 3, 4, 5}
 
 
+@settings(deadline=None)
 @given(st.sampled_from(SETTINGS))
 def test_what_is_encoded_is_decoded(setting):
     for value in setting.values:

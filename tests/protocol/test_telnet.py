@@ -4,7 +4,7 @@ import itertools
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serpipe.protocol import telnet
@@ -105,6 +105,7 @@ def test_the_offset_counts_what_came():
     assert not parser.inside
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=40), max_size=8))
 def test_any_cut_gives_the_same_tokens(chunks):
     parser = Parser(ONE_BYTE)
@@ -115,6 +116,7 @@ def test_any_cut_gives_the_same_tokens(chunks):
 _TRICKY = st.lists(st.sampled_from([255, 250, 240, 251, 241, 243, 44, 2, 0, 65]), max_size=60).map(bytes)
 
 
+@settings(deadline=None)
 @given(_TRICKY, st.data())
 def test_tricky_bytes_at_any_cut(data, draw):
     at = draw.draw(st.integers(0, len(data)))
@@ -122,12 +124,14 @@ def test_tricky_bytes_at_any_cut(data, draw):
     assert whole([*parser.feed(data[:at]), *parser.feed(data[at:])]) == parse(data)
 
 
+@settings(deadline=None)
 @given(st.binary())
 def test_data_comes_back_as_it_was(data):
     assert parse(escape(data)) == ([data] if data else [])
     assert unescape(escape(data)) == data
 
 
+@settings(deadline=None)
 @given(st.integers(0, 254), st.binary(max_size=200))
 def test_a_subnegotiation_comes_back_as_it_was(option, body):
     assert Parser().feed(subnegotiation(option, body)) == [Subnegotiation(option, body)]
@@ -316,6 +320,7 @@ def test_cr(meant, wire):
     assert Nvt().receive(wire) == meant
 
 
+@settings(deadline=None)
 @given(st.lists(st.text("\r\n\0ab").map(str.encode)))
 def test_cr_at_any_cut(chunks):
     data = b"".join(chunks)
