@@ -161,7 +161,7 @@ class Lane:
         self.other._enter_at(event, len(self.stages) - place)
 
     def _enter_at(self, event: Event, place: int) -> None:
-        if type(event) is PurgeDone and event.rx:
+        if self._is_purge(event):
             self.discard()
         if type(event) is ModemReport and event.answers is None and self._replies:
             there, last = self._replies[-1]
@@ -194,10 +194,7 @@ class Lane:
                     if type(last) is ModemReport and last.answers is None:
                         self._inbox.pop()
                         event = event.after(last)
-                elif type(event) is Purge:
-                    if event.tx:
-                        self.discard()
-                elif type(event) is PurgeDone and event.rx:
+                elif self._is_purge(event):
                     self.discard()
                 self._inbox.append(event)
                 self._nudge()
@@ -206,6 +203,17 @@ class Lane:
                 while self._full():
                     self._room = trio.Event()
                     await self._room.wait()
+
+    @staticmethod
+    def _is_purge(event: Event) -> bool:
+        """Whether the bytes before this event in its lane are to be dropped.
+
+        A PurgeDone out of memory drops none: where no port is, a stream is, and its bytes are nobody's stale input. A
+        program that opens a pty and flushes it, as most do, would lose the head of the file it came to read.
+        """
+        if type(event) is Purge:
+            return event.tx
+        return type(event) is PurgeDone and event.rx and not event.virtual
 
     def _full(self) -> bool:
         return self._held >= INBOX_BYTES or len(self._inbox) >= INBOX_EVENTS or len(self.other._replies) >= REPLIES

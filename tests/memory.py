@@ -25,6 +25,12 @@ from serpipe.events import (
 )
 
 
+PORT = Caps(role="port")
+CONTROLLER = Caps(role="controller")
+PLAIN = Caps()
+TWO_WAY = Caps(half_close=True)
+
+
 def answer_to(request):
     """What a port that can do everything answers."""
     match request:
@@ -48,7 +54,7 @@ def answer_to(request):
 class MemoryEndpoint(Endpoint):
     """`feed` gives it what `receive` will give; `got` is what it was sent; `block()` makes sends wait for `unblock()`."""
 
-    def __init__(self, name="memory", caps=Caps(half_close=True)):
+    def __init__(self, name="memory", caps=TWO_WAY):
         super().__init__(name)
         self.caps = caps
         self.got = []
@@ -141,9 +147,3 @@ class MemoryEndpoint(Endpoint):
 
     async def finish(self):
         self.finished = True
-
-
-PORT = Caps(role="port")
-CONTROLLER = Caps(role="controller")
-PLAIN = Caps()
-TWO_WAY = Caps(half_close=True)

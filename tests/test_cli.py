@@ -315,7 +315,7 @@ def test_files(tmp_path):
 def test_a_full_disk(tmp_path):
     done = serpipe("file:/dev/zero", "file:/dev/full")
     assert done.returncode == 3
-    start, dropped, error = done.stderr.splitlines()
+    _start, dropped, error = done.stderr.splitlines()
     assert b"bytes were accepted and not delivered" in dropped
     assert b"the disk is full" in error
 

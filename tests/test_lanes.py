@@ -229,6 +229,26 @@ async def test_purge_done_drops_what_was_received_before_it():
     assert chain.left.data == b"new"
 
 
+async def test_a_purge_answered_from_memory_drops_nothing_of_a_stream():
+    class Forgetful(Stage):
+        def forward(self, event, out):
+            if isinstance(event, Purge):
+                out.reply(PurgeDone(rx=True, answers=event.ref, virtual=True))
+
+    chain = Chain(CONTROLLER, PLAIN, [Forgetful()])
+    chain.left.block()
+    chain.right.feed(b"the head ", b"of a file", Eof())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(chain.run)
+        await wait_all_tasks_blocked()
+        chain.left.feed(Purge(rx=True))
+        await wait_all_tasks_blocked()
+        chain.left.unblock()
+        await chain.left.until(lambda e: Eof() in e.got)
+        nursery.cancel_scope.cancel()
+    assert chain.left.data == b"the head of a file"
+
+
 _pieces = st.lists(
     st.one_of(
         st.binary(min_size=1, max_size=20),
