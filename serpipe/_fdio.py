@@ -26,7 +26,8 @@ from collections.abc import Callable
 import trio
 
 TURNS = 32
-READ_SIZE = 65536
+LEAST, MOST = 65536, 262144
+"""Bytes that one read asks for."""
 
 
 class FdIO:
@@ -40,6 +41,7 @@ class FdIO:
         self._read = read
         self._write = write
         self._turn = 0
+        self._size = LEAST
         self._rest = memoryview(b"")
         self._wait_write: trio.CancelScope | None = None
         self.eof = False
@@ -56,12 +58,18 @@ class FdIO:
         sock.setblocking(False)
         return cls(sock.fileno(), sock.recv, sock.send)
 
-    def take(self, size: int = READ_SIZE) -> bytes | None:
+    def take(self) -> bytes | None:
         """What can be read at once: bytes, b"" at the end, None when nothing is there yet. Raises OSError."""
         try:
-            return self._read(size)
+            data = self._read(self._size)
         except (BlockingIOError, InterruptedError):
             return None
+        # a bulk transfer is read in larger pieces; a quiet line does not pay for a buffer it never fills
+        if len(data) == self._size:
+            self._size = min(2 * self._size, MOST)
+        elif len(data) < LEAST < self._size:
+            self._size = LEAST
+        return data
 
     async def wait_readable(self) -> None:
         """Until `take()` has something to say. Cancellation loses nothing."""
@@ -115,7 +123,7 @@ class Threaded:
         self._arrived: trio.Event | None = None
         self._rest = memoryview(b"")
 
-    def take(self, size: int = READ_SIZE) -> bytes | None:
+    def take(self) -> bytes | None:
         """What a thread has read: bytes, b"" at the end, None before anything is there. Raises OSError."""
         if not self._kept:
             return None
@@ -141,7 +149,7 @@ class Threaded:
                     return
                 state = "reading"
             try:
-                self._kept.append(os.read(self.fd, READ_SIZE))
+                self._kept.append(os.read(self.fd, MOST))
             except OSError as error:
                 self._kept.append(error)
             self._arrived = None
