@@ -24,7 +24,6 @@ from serpipe.events import (
     Signature,
 )
 
-
 PORT = Caps(role="port")
 CONTROLLER = Caps(role="controller")
 PLAIN = Caps()

@@ -24,12 +24,24 @@ A stage that holds bytes back in time (pace) says through `room()` how many more
 
 from __future__ import annotations
 
-from typing import Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 from serpipe.errors import SerpipeError
 from serpipe.events import Event
+from serpipe.options import choice, opt
 
 Direction: TypeAlias = Literal["->", "<-"]
+
+Dir: TypeAlias = Literal["right", "left", "both"]
+"""The `dir` option of a stage that can be narrowed to one direction."""
+
+LANES: dict[Dir, tuple[Direction, ...]] = {"right": ("->",), "left": ("<-",), "both": ("->", "<-")}
+"""The directions that a `dir` stands for."""
+
+
+def dir_option(help: str) -> Any:
+    """The field ``dir: Dir = dir_option("which direction to show")`` of a stage's spec."""
+    return opt("both", choice("right", "left", "both"), help)
 
 
 class Sink(Protocol):

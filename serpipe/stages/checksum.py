@@ -19,7 +19,7 @@ from serpipe.events import Eof, Event, Purge, PurgeDone
 from serpipe.options import FLAG, choice, opt
 from serpipe.protocol.checksums import ALGORITHMS, HEX, make
 from serpipe.registry import stage
-from serpipe.stages.base import Direction, Out, Stage, StageContext, StageSpec
+from serpipe.stages.base import LANES, Dir, Direction, Out, Stage, StageContext, StageSpec, dir_option
 
 Form = Literal["raw", "hex", "line"]
 
@@ -56,9 +56,7 @@ class ChecksumStage(Stage):
     name = "checksum"
 
     def __init__(self, spec: Checksum) -> None:
-        lanes: tuple[Direction, ...] = (
-            ("->", "<-") if spec.dir == "both" else ("->",) if spec.dir == "right" else ("<-",)
-        )
+        lanes = LANES[spec.dir]
         self._lanes = {direction: _Lane(spec.algorithms) for direction in lanes}
         self._marked: Direction = lanes[0]
         """The direction that verify, append and strip are about."""
@@ -175,7 +173,7 @@ class Checksum(StageSpec):
     """
 
     algorithms: tuple[str, ...] = opt(("sha256",), ALGORITHMS, "what to compute", body=True, shown_default="sha256")
-    dir: Literal["right", "left", "both"] = opt("both", choice("right", "left", "both"), "over which direction")
+    dir: Dir = dir_option("over which direction")
     verify: bytes | None = opt(None, HEX, "the value it must have at the end", shown_default="none")
     append: bool = opt(False, FLAG, "put the value behind the last byte")
     strip: bool = opt(False, FLAG, "check the value behind the last byte, and take it away")

@@ -10,15 +10,12 @@ its own chain and no other.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from serpipe.events import Event
 from serpipe.options import FLAG, PATH, choice, integer, opt
 from serpipe.protocol.hexdump import Dump, Format, TimeFormat
 from serpipe.registry import stage
-from serpipe.stages.base import Out, Sink, Stage, StageContext, StageSpec
-
-_LANES = {"right": ("->",), "left": ("<-",), "both": ("->", "<-")}
+from serpipe.stages.base import LANES, Dir, Direction, Out, Sink, Stage, StageContext, StageSpec, dir_option
 
 
 class HexdumpStage(Stage):
@@ -26,7 +23,7 @@ class HexdumpStage(Stage):
 
     name = "hexdump"
 
-    def __init__(self, dump: Dump, sink: Sink, lanes: tuple[str, ...]) -> None:
+    def __init__(self, dump: Dump, sink: Sink, lanes: tuple[Direction, ...]) -> None:
         self._dump = dump
         self._sink = sink
         self._lanes = lanes
@@ -52,7 +49,7 @@ class Hexdump(StageSpec):
 
     path: str | None = opt(None, PATH, "the file to write; it is made, or emptied", body=True, shown_default="stderr")
     format: Format = opt("canonical", choice("canonical", "hex", "text", "json"), "what a row looks like")
-    dir: Literal["right", "left", "both"] = opt("both", choice("right", "left", "both"), "which direction to show")
+    dir: Dir = dir_option("which direction to show")
     append: bool = opt(False, FLAG, "write behind what the file holds")
     time: TimeFormat = opt(
         "clock", choice("clock", "delta", "epoch", "off"), "time of day, since the row before, since 1970, or none"
@@ -63,7 +60,7 @@ class Hexdump(StageSpec):
         """A fresh dump, its offsets at 0. Raises OpenFailed where the file cannot be written."""
         sink = context.stderr() if self.path is None else context.file(self.path, append=self.append)
         label = f"{context.session} " if context.session else ""
-        return HexdumpStage(Dump(self.format, self.time, self.width, label), sink, _LANES[self.dir])
+        return HexdumpStage(Dump(self.format, self.time, self.width, label), sink, LANES[self.dir])
 
     def describe(self) -> str:
         """``hexdump:PATH,format=json``."""

@@ -14,17 +14,15 @@ from the port it holds from its own place in the stream, since what stands befor
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from serpipe.events import Event, Failed, LineReport, Purge, PurgeDone
-from serpipe.options import choice, opt
+from serpipe.options import opt
 from serpipe.protocol.pacing import RULE, Pacer, Rule
 from serpipe.registry import stage
-from serpipe.stages.base import Direction, Out, Stage, StageContext, StageSpec
+from serpipe.stages.base import LANES, Dir, Direction, Out, Stage, StageContext, StageSpec, dir_option
 
 _NAP = 0.05
 """Seconds that a lane sleeps at most while its rate can change under it."""
-_LANES: dict[str, tuple[Direction, ...]] = {"right": ("->",), "left": ("<-",), "both": ("->", "<-")}
 
 
 class PaceStage(Stage):
@@ -106,13 +104,11 @@ class Pace(StageSpec):
     """
 
     rate: Rule = opt(Rule(), RULE, "how fast", body=True, shown_default="the port's own rate")
-    dir: Literal["right", "left", "both"] = opt(
-        "both", choice("right", "left", "both"), "which direction it slows down"
-    )
+    dir: Dir = dir_option("which direction it slows down")
 
     def make(self, context: StageContext) -> Stage:
         """Fresh queues."""
-        return PaceStage(self.rate, _LANES[self.dir])
+        return PaceStage(self.rate, LANES[self.dir])
 
     def describe(self) -> str:
         """``pace:115200,dir=right``."""
