@@ -256,6 +256,8 @@ class _Service:
         """Have the held endpoint whenever no client has."""
         while True:
             async with self._turn:
+                if held.lost is not None:
+                    return  # the session that lost it says so
                 if not self._turn.statistics().tasks_waiting:
                     with trio.CancelScope() as self._idle_scope:
                         await held.idle()
