@@ -125,6 +125,8 @@ class Lane:
         """Eof has been taken by the sink, or the lane failed."""
         self.failures: list[Exception] = []
         """What ended it, if not Eof; the session shares one list, in order of time, among its lanes."""
+        self.source_gone = False
+        """It was ended by its source's failure; what the other lane brings, nobody is there to take."""
         self.reads = True
         """Something is read from the source; else the lane carries replies only."""
         self.carries = True
@@ -318,6 +320,7 @@ class Lane:
                     item = item[:room]
                 self._handlers[0](item, self._outs[0])
             elif isinstance(item, _Failure):
+                self.source_gone = True
                 raise item.error
             else:
                 self._handlers[0](item, self._outs[0])
@@ -354,6 +357,7 @@ class Lane:
         except SinkFailed as failed:
             raise endpoint_lost(self.sink.name, failed.error) from failed.error
         except OSError as error:
+            self.source_gone = True
             raise endpoint_lost(self.source.name, error) from error
 
     async def _next(self) -> Event | _Failure | None:
@@ -538,12 +542,12 @@ class Session:
     async def _ending(self, first: Lane) -> None:
         """One lane has ended: let the other finish."""
         other = first.other
-        if other.reads and not other.ended.is_set():
-            leaving = first.source.caps.role == "controller" and not self.failures
-            both = self.left_caps.half_close and self.right_caps.half_close
+        both = self.left_caps.half_close and self.right_caps.half_close
+        leaving = first.source.caps.role == "controller"  # and wants no answer any more
+        if other.reads and not other.ended.is_set() and not (leaving or first.source_gone):
             if both and other.carries and not self.failures:
                 await other.ended.wait()
-            elif not leaving:  # a controller that left wants no answer any more
+            else:
                 await self._quiet(other)
         if not other.ended.is_set() and not self.failures:
             await first.sink.finish()
