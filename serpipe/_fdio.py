@@ -15,6 +15,7 @@ no poll ever reports as busy, the calls go through a worker thread (`Threaded`).
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import socket
@@ -75,6 +76,15 @@ class FdIO:
         """Until `take()` has something to say. Cancellation loses nothing."""
         await trio.lowlevel.wait_readable(self.fd)
 
+    def broken(self) -> OSError | None:
+        """The error that waits behind what can still be read: a connection that was reset. Nothing is read."""
+        poll = select.poll()
+        poll.register(self.fd, 0)
+        events = dict(poll.poll(0)).get(self.fd, 0)
+        if events & select.POLLERR and events & select.POLLHUP:
+            return ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
+        return None
+
     async def breathe(self) -> None:
         """A checkpoint every so many calls, for loops that never have to wait."""
         self._turn += 1
@@ -89,8 +99,8 @@ class FdIO:
 
     async def write_all(self, data: bytes) -> None:
         """Until the kernel has taken it all, or `discard()` dropped the rest. Raises OSError, Cancelled."""
+        self._rest = memoryview(data)  # before the checkpoint: discard() and a cancellation there must find it
         await self.breathe()
-        self._rest = memoryview(data)
         while self._rest:
             try:
                 self._rest = self._rest[self._write(self._rest) :]
@@ -137,6 +147,9 @@ class Threaded:
         if self._arrived is not None:
             await self._arrived.wait()
             return
+        if self._kept:  # its thread ended between take() and here
+            await trio.lowlevel.checkpoint()
+            return
         arrived = self._arrived = trio.Event()
         token = trio.lowlevel.current_trio_token()
         gate = threading.Lock()  # whoever has it first decides: the thread reads, or the cancellation came before it
@@ -166,6 +179,10 @@ class Threaded:
                     state = "off"
                     self._arrived = None
             raise
+
+    def broken(self) -> OSError | None:
+        """A file does not break unseen."""
+        return None
 
     async def breathe(self) -> None:
         """Every read was a checkpoint already."""
@@ -222,7 +239,8 @@ class SideSink:
     same time; each one's bytes stay together.
     """
 
-    def __init__(self, fd: int, *, close: bool = False) -> None:
+    def __init__(self, fd: int, name: str, *, close: bool = False) -> None:
+        self.name = name
         own = own_description(fd, os.O_WRONLY)
         self._close = [fd] if close else []
         if own is not None:

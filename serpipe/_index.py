@@ -17,5 +17,7 @@ STAGES: dict[str, str] = {
     "checksum": "serpipe.stages.checksum",
     "hexdump": "serpipe.stages.hexdump",
     "pace": "serpipe.stages.pace",
+    "policy": "serpipe.stages.policy",
+    "reset": "serpipe.stages.reset",
     "virtual": "serpipe.stages.virtual",
 }

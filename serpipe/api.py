@@ -20,6 +20,7 @@ from contextlib import asynccontextmanager
 import trio
 
 from serpipe.endpoints.base import Context, Endpoint, Note, log_note
+from serpipe.errors import EndpointLost
 from serpipe.events import Event, Report, Request
 from serpipe.grammar import parse_endpoint
 from serpipe.pipeline import opened
@@ -31,6 +32,8 @@ class Handle(trio.abc.Channel[Event]):
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
         self._asked: set[int] = set()
+        self._forgotten: set[int] = set()
+        """Requests whose `ask()` was cancelled: their answers are for nobody."""
         self._answers: dict[int, Report] = {}
         self._waiting: deque[Event] = deque()
         self._reading = trio.Lock()
@@ -41,7 +44,11 @@ class Handle(trio.abc.Channel[Event]):
                 if there():
                     return
                 event = await self.endpoint.receive()
-                if isinstance(event, Report) and event.answers in self._asked:
+                if not isinstance(event, Report) or event.answers is None:
+                    self._waiting.append(event)
+                elif event.answers in self._forgotten:
+                    self._forgotten.discard(event.answers)
+                elif event.answers in self._asked:
                     self._answers[event.answers] = event
                 else:
                     self._waiting.append(event)
@@ -61,10 +68,15 @@ class Handle(trio.abc.Channel[Event]):
         try:
             await self.endpoint.send(request)
             await self._read_until(lambda: request.ref in self._answers)
-            return self._answers[request.ref]
+            return self._answers.pop(request.ref)
+        except trio.EndOfChannel:
+            raise EndpointLost(self.endpoint.name, "it ended before it answered") from None
+        except trio.Cancelled:
+            if self._answers.pop(request.ref, None) is None:
+                self._forgotten.add(request.ref)
+            raise
         finally:
             self._asked.discard(request.ref)
-            self._answers.pop(request.ref, None)
 
     async def aclose(self) -> None:
         """Close it: settings, lines and links are put back."""

@@ -23,10 +23,10 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from serpipe import __version__
-from serpipe.errors import BadValue, SerpipeError, UsageError, leaves
+from serpipe.errors import BadValue, SerpipeError, UsageError, endpoint_lost, leaves
 
 if TYPE_CHECKING:
-    from serpipe.pipeline import Options, Pipeline
+    from serpipe.pipeline import Options, Pipeline, Plan
 
 USAGE = """serpipe: serial plumbing. Wires two endpoints together, with stages between them.
 
@@ -41,7 +41,8 @@ Options:
                        after one direction has ended, end when nothing has moved
                        for this long (default: 2s with a port, else 0.5s)
   -T TIME, --idle TIME
-                       end, with exit code 5, when no byte has moved for this long
+                       end, with exit code 5, when no byte has moved for this long;
+                       behind a listener it ends the session of the idle client
   -x, --hex            show what passes as hex, on stderr (a hexdump stage, left)
   -v, --text           show what passes as text, on stderr; -x -v shows both
   --trace FILE         write every event at every position as JSON lines
@@ -49,20 +50,22 @@ Options:
                        default, and run nothing
   --ready-fd N         write one line, "ready LEFT RIGHT", to this descriptor when
                        both ends stand, and close it
-  -q, --quiet          say only errors
-  -d, --debug          say more: -d sessions and controls, -dd details, -ddd
-                       tracebacks
+  -q, --quiet          say only errors, and what a stage like checksum is there for
+  -d, --debug          say more: -d sessions, negotiation and controls, -dd
+                       details, -ddd tracebacks
   -V, --version        print the version
   -h, --help           print this help
 
 Commands:
+  emulate PROFILE[+FAULT...] [ENDPOINT]
+                       an RFC 2217 server that misbehaves on purpose
   help [TOPIC]         explain an endpoint, a stage, a command or a subject
   ports [--json]       list the serial ports of this machine
 
 "serpipe help" lists the endpoints and stages.
 """
 
-COMMANDS = {"help": "serpipe.commands.help", "ports": "serpipe.commands.ports"}
+COMMANDS = {"emulate": "serpipe.commands.emulate", "help": "serpipe.commands.help", "ports": "serpipe.commands.ports"}
 
 _OPTIONS_TEXT = USAGE[USAGE.index("Options:") : USAGE.index("Commands:")]
 
@@ -180,6 +183,13 @@ def _options(found: dict[str, Any]) -> Options:
             raise UsageError(
                 f"--ready-fd: {text!r} is no open descriptor", word=text, span=(0, len(text)), cure=cure
             ) from None
+        if ready_fd in (0, 1) and any(word == "-" or word.startswith("stdio:") for word in found["WORD"]):
+            raise UsageError(
+                f"--ready-fd {text}: that descriptor carries the data of stdio:",
+                word=text,
+                span=(0, len(text)),
+                cure="take another, as 3",
+            )
     dump = ""
     if found["--hex"] or found["--text"]:
         both = found["--hex"] and found["--text"]
@@ -197,6 +207,7 @@ def _options(found: dict[str, Any]) -> Options:
 def main(argv: list[str] | None = None) -> int:
     """The console script. Returns the exit code; a signal that ended it is raised again."""
     argv = sys.argv[1:] if argv is None else argv
+    _fill_closed_descriptors()
     voice = Voice()
     try:
         return _main(argv, voice)
@@ -205,10 +216,30 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of a command's output has gone (serpipe help | head)
         _silence_stdout()
         return 0
+    except OSError as error:  # nothing else lets one out: a command's product could not be written
+        _silence_stdout()
+        return report(endpoint_lost("standard output", error), voice, argv)
     except BaseException as error:
         if isinstance(error, SystemExit):
             raise
         return report(error, voice, argv)
+
+
+def _fill_closed_descriptors() -> None:
+    """Put /dev/null on those of 0, 1 and 2 that are closed, before anything else gets their numbers.
+
+    Not writable on 1, so that data sent there is an error and not lost; `stdio:` sees by this that there is none.
+    """
+    for fd, flags in ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
+        try:
+            os.fstat(fd)
+        except OSError:
+            null = os.open(os.devnull, flags)  # the lowest that is free: this one
+            if null != fd:
+                os.dup2(null, fd)
+                os.close(null)
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115 (it stands for the process's own)
 
 
 def _silence_stdout() -> None:
@@ -222,23 +253,26 @@ def _main(argv: list[str], voice: Voice) -> int:
         raise UsageError("nothing to do: a chain needs two endpoints", cure="see serpipe --help")
     if argv[0] in COMMANDS:
         run: Any = importlib.import_module(COMMANDS[argv[0]]).run
-        code: int = run(argv[1:])
+        done: int | tuple[Plan, int] = run(argv[1:])
         sys.stdout.flush()
-        return code
+        if isinstance(done, int):
+            return done
+        planned, voice.verbosity = done  # the command is a line of its own, and runs as one
+        return _run(planned, voice)
     found = _split(argv)
     voice.verbosity = -1 if found["--quiet"] else int(found["--debug"])
     if found["--help"]:
-        print(USAGE, end="")
+        print(USAGE, end="", flush=True)
         return 0
     if found["--version"]:
-        print(f"serpipe {__version__}")
+        print(f"serpipe {__version__}", flush=True)
         return 0
     from serpipe.grammar import parse_chain
     from serpipe.pipeline import explain, plan
 
     planned = plan(parse_chain(found["WORD"]), _options(found))
     if found["--explain"]:
-        print("\n".join(explain(planned)))
+        print("\n".join(explain(planned)), flush=True)
         return 0
     return _run(planned, voice)
 
@@ -321,10 +355,14 @@ def render_usage(error: UsageError, argv: list[str]) -> str:
         shown = error.word
         start, end = error.span
         before = ""
-        if error.word in argv:
-            i = argv.index(error.word)
-            before = " ".join(argv[:i]) + " " if i else ""
-            shown = " ".join(argv[i:])
+        # a value stands in a word of its own, or at the end of its option's: -tabc, --linger=abc
+        at = next((i for i, arg in enumerate(argv) if arg == error.word), None)
+        if at is None:
+            at = next((i for i, arg in enumerate(argv) if arg.startswith("-") and arg.endswith(error.word)), None)
+        if at is not None:
+            joined = argv[at][: len(argv[at]) - len(error.word)]
+            before = "".join(f"{arg} " for arg in argv[:at]) + joined
+            shown = " ".join([error.word, *argv[at + 1 :]])
         if len(before) + len(shown) > 100:  # a long line would wrap and leave the caret under nothing
             before, shown = "", error.word
         lines.append(f"  {before}{shown}")

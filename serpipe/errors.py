@@ -121,10 +121,7 @@ class CheckFailed(SerpipeError):
 
 _CURES = {
     errno.ENOENT: ("no such file or device", "check the path"),
-    errno.EACCES: (
-        "permission denied",
-        "check its owner and mode; a tty often needs its group: usermod -aG dialout $USER",
-    ),
+    errno.EACCES: ("permission denied", "check its owner and mode"),
     errno.EPERM: ("operation not permitted", ""),
     errno.EBUSY: ("busy: another program has it", "close that program (fuser shows which)"),
     errno.ECONNREFUSED: ("connection refused", "nothing listens there: check the port, and that the server runs"),

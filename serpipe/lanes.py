@@ -48,6 +48,8 @@ INBOX_BYTES = 256 * 1024
 INBOX_EVENTS = 1024
 REPLIES = 1024
 
+LOOK = 1.0
+"""Seconds between two looks at a source that is not read, whether it is still there."""
 STUCK = 10.0
 """Seconds without progress after which an ending session gives up on a sink that takes nothing."""
 
@@ -163,7 +165,7 @@ class Lane:
         self.other._enter_at(event, len(self.stages) - place)
 
     def _enter_at(self, event: Event, place: int) -> None:
-        if self._is_purge(event):
+        if self._is_purge(event) and self._heeded(event, place):
             self.discard()
         if type(event) is ModemReport and event.answers is None and self._replies:
             there, last = self._replies[-1]
@@ -184,7 +186,7 @@ class Lane:
                 try:
                     event = await self.source.receive()
                 except trio.EndOfChannel:
-                    return
+                    event = Eof()
                 except SerpipeError as error:
                     self._inbox.append(_Failure(error))
                     self._nudge()
@@ -196,15 +198,23 @@ class Lane:
                     if type(last) is ModemReport and last.answers is None:
                         self._inbox.pop()
                         event = event.after(last)
-                elif self._is_purge(event):
+                elif self._is_purge(event) and self._heeded(event):
                     self.discard()
                 self._inbox.append(event)
                 self._nudge()
+                self.other._room.set()  # one answer fewer waits in our source
                 if type(event) is Eof:
                     return
                 while self._full():
                     self._room = trio.Event()
-                    await self._room.wait()
+                    with trio.move_on_after(LOOK):
+                        await self._room.wait()
+                    if self._full() and (broken := self.source.broken()) is not None:
+                        # a peer that was reset wants nothing delivered, and nothing else would tell: we do not read it
+                        self.discard()
+                        self._inbox.append(_Failure(broken))
+                        self._nudge()
+                        return
 
     @staticmethod
     def _is_purge(event: Event) -> bool:
@@ -217,8 +227,13 @@ class Lane:
             return event.tx
         return type(event) is PurgeDone and event.rx and not event.virtual
 
+    def _heeded(self, purge: Event, place: int = 0) -> bool:
+        """Whether no stage in its way denies a purge that enters the lane at `place`."""
+        return all(stage.heeds(purge, self.direction) for stage in self.stages[place:])
+
     def _full(self) -> bool:
-        return self._held >= INBOX_BYTES or len(self._inbox) >= INBOX_EVENTS or len(self.other._replies) >= REPLIES
+        waiting = max(len(self.other._replies), self.sink.answers_waiting)
+        return self._held >= INBOX_BYTES or len(self._inbox) >= INBOX_EVENTS or waiting >= REPLIES
 
     def discard(self) -> int:
         """Law 6: drop every byte in the lane, and no control. How many bytes."""
@@ -425,7 +440,7 @@ class Lane:
                 try:
                     await item.sink.write(item.data)
                 except OSError as error:
-                    raise endpoint_lost("stage output", error) from error
+                    raise endpoint_lost(item.sink.name, error) from error
             elif type(item) is Eof:
                 self._finished = True
                 self.pending.clear()
@@ -492,7 +507,7 @@ class Session:
                 if not self._stopped:
                     await self._ending(await self._first_end())
                     hurried = False
-            await self._close_lanes(self.rules.linger if hurried else math.inf)
+            await self._close_lanes(self.rules.linger if hurried or self.failures else math.inf)
             nursery.cancel_scope.cancel()
         self._say_dropped()
         if self.failures:
@@ -545,7 +560,10 @@ class Session:
         both = self.left_caps.half_close and self.right_caps.half_close
         leaving = first.source.caps.role == "controller"  # and wants no answer any more
         if other.reads and not other.ended.is_set() and not (leaving or first.source_gone):
-            if both and other.carries and not self.failures:
+            if self.failures:  # nothing more can be finished: the other way gets -t, however busy it is
+                with trio.move_on_after(self.rules.linger):
+                    await other.ended.wait()
+            elif both and other.carries:
                 await other.ended.wait()
             else:
                 await self._quiet(other)
@@ -579,8 +597,9 @@ class Session:
                         break
 
     def _say_dropped(self) -> None:
+        left = [f"{lane.direction} {lane.backlog} bytes" for lane in self._lanes if lane.backlog]
+        if left:
+            self.note(", ".join(left) + " were accepted and not delivered", 0)
         for lane in self._lanes:
-            if lane.backlog:
-                self.note(f"{lane.direction} {lane.backlog} bytes were accepted and not delivered", 0)
             if lane.dropped:
                 self.note(f"{lane.direction} {lane.dropped} bytes had nowhere to go", 1)

@@ -5,9 +5,9 @@ Theory of operation
     process > pipeline > session > link
 
 A pipeline is the line the user typed, planned once (`plan`): what the words left out is inserted (`virtual` where a
-controller faces no port, a hexdump for -x and -v, taps for --trace) and the gear is chosen. Without a listener the
-pipeline is one session: both endpoints are opened, at the same time, then the lanes run until they have ended. With one,
-`serve.py` makes a session per client. `explain` says all of it and runs nothing.
+controller faces no port, the stages that an endpoint's options bring, a hexdump for -x and -v, taps for --trace) and the
+gear is chosen. Without a listener the pipeline is one session: both endpoints are opened, the left one first, then the lanes
+run until they have ended. With one, `serve.py` makes a session per client. `explain` says all of it and runs nothing.
 
 Whatever happens, endpoints are closed through the same door: `aclose()` puts back what was changed, shielded, and bounded
 by the endpoints themselves.
@@ -96,6 +96,10 @@ def plan(chain: Chain, options: Options = Options()) -> Plan:
         stages.append(Planned(parse_stage("virtual,towards=left"), f"{chain.right.name}: is no port"))
     elif roles == ("plain", "controller"):
         stages.insert(0, Planned(parse_stage("virtual,towards=right"), f"{chain.left.name}: is no port"))
+    for side, parsed in (("left", chain.left), ("right", chain.right)):
+        because = f"by the options of {parsed.name}:"
+        brought = [Planned(parse_stage(word), because) for word in parsed.spec.brings(side)]
+        stages = [*brought, *stages] if side == "left" else [*stages, *reversed(brought)]
     gear: Gear = "inbox"
     if roles == ("plain", "plain"):
         both_raw = left_caps.raw_fd and right_caps.raw_fd
@@ -133,7 +137,14 @@ def explain(planned: Plan) -> list[str]:
     rows.append(("bytes", f"{one_way} only" if one_way else "both ways", ""))
     how = "after one direction has ended, until nothing has moved for this long"
     both = planned.left_caps.half_close and planned.right_caps.half_close
-    rows.append(("end", "-t " + f"{planned.linger:g} s", "after both directions have ended" if both else how))
+    if both and not one_way:
+        rows.append(("end", "both", "after both directions have ended"))
+    else:
+        rows.append(("end", f"-t {planned.linger:g} s", how))
+    if planned.options.idle != math.inf:
+        rows.append(("idle", f"-T {planned.options.idle:g} s", "exit 5 after this long without a byte"))
+    if planned.options.trace:
+        rows.append(("trace", planned.options.trace, "every event at every position"))
     widths = [max(len(row[i]) for row in rows) for i in range(2)]
     return [f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c}".rstrip() for a, b, c in rows]
 
@@ -149,7 +160,7 @@ class Shop:
 
     def stderr(self) -> Sink:
         if self._stderr is None:
-            self._stderr = SideSink(2)
+            self._stderr = SideSink(2, "stderr")
         return self._stderr
 
     def file(self, path: str, *, append: bool = False) -> Sink:
@@ -157,7 +168,7 @@ class Shop:
         if path not in self._files:
             flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | (os.O_APPEND if append else os.O_TRUNC)
             try:
-                self._files[path] = SideSink(os.open(path, flags, 0o666), close=True)
+                self._files[path] = SideSink(os.open(path, flags, 0o666), f"file {path}", close=True)
             except OSError as error:
                 raise open_failed(f"file {path}", error) from error
         return self._files[path]
@@ -192,6 +203,7 @@ class Pipeline:
         shop = self._shop = Shop(self.note)
         try:
             with self._life:
+                self._try_stages(shop)
                 if self.plan.listens:
                     from serpipe.serve import serve
 
@@ -200,6 +212,13 @@ class Pipeline:
                     await self._single()
         finally:
             shop.close()
+
+    def _try_stages(self, shop: Shop) -> None:
+        """Open every file that stages and the trace write, before an endpoint is: a wrong path is found at the start."""
+        for planned in self.plan.stages:
+            planned.parsed.spec.make(shop)
+        if self.plan.options.trace:
+            shop.file(self.plan.options.trace)
 
     def stop(self) -> None:
         """End it in order: accepted bytes are delivered within `-t`, then everything is closed."""
@@ -245,7 +264,8 @@ class Pipeline:
         if fd is not None:
             try:
                 os.write(fd, f"ready {left_where or '-'} {right_where or '-'}\n".encode())
-                os.close(fd)
+                if fd > 2:  # the first three keep their meaning: their numbers must not go to a socket
+                    os.close(fd)
             except OSError as error:
                 raise open_failed(f"--ready-fd {fd}", error) from error
 

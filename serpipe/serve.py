@@ -34,6 +34,7 @@ from serpipe.events import (
     LineReport,
     Opened,
     OutputReport,
+    Purge,
     Report,
     Request,
     SetBreak,
@@ -58,6 +59,8 @@ class Held(Endpoint):
         self._line = Line()
         self._output = OutputReport()
         self._touched = False
+        self._drained = False
+        """The session has ended in order, and everything it sent has left the port."""
         self._greeting: list[Event] = []
         self.idle_bytes = 0
         self.lost: EndpointLost | None = None
@@ -68,20 +71,46 @@ class Held(Endpoint):
         return self.inner.caps.role == "port"
 
     async def ask(self, *requests: Request) -> list[Report]:
-        """The answers to these requests, by `ref`; bytes that come meanwhile are dropped. Raises EndpointLost."""
-        for request in requests:
-            await self.inner.send(request)
+        """The answers to these requests, by `ref`, as far as they come in time. Raises EndpointLost.
+
+        Bytes that come meanwhile are dropped.
+        """
         waiting = {request.ref for request in requests}
         answers: dict[int, Report] = {}
         with trio.move_on_after(ANSWER_TIME):
+            for request in requests:
+                await self._forward(request)
             while waiting:
-                event = await self.inner.receive()
+                event = await self._next()
                 if isinstance(event, Report) and event.answers in waiting:
                     waiting.discard(event.answers)
                     answers[event.answers] = event
                 elif type(event) is bytes:
                     self.idle_bytes += len(event)
         return [answers[request.ref] for request in requests if request.ref in answers]
+
+    async def _next(self) -> Event:
+        """The inner endpoint's next event. A port that ends is lost: raises EndpointLost; else EndOfChannel."""
+        try:
+            event = await self.inner.receive()
+        except EndpointLost as error:
+            self.lost = error
+            raise
+        except trio.EndOfChannel:
+            if not self.is_port:
+                raise
+            event = Eof()
+        if type(event) is Eof and self.is_port:
+            self.lost = EndpointLost(self.name, "it ended")
+            raise self.lost
+        return event
+
+    async def _forward(self, event: Event) -> None:
+        try:
+            await self.inner.send(event)
+        except EndpointLost as error:
+            self.lost = error
+            raise
 
     async def _look(self) -> list[Report]:
         """How the port stands, as the first reports of a session."""
@@ -106,13 +135,21 @@ class Held(Endpoint):
         """Before a session: ask the port how it stands."""
         self._done = False
         self._touched = False
+        self._drained = False
         self._greeting = list(await self._look()) if self.is_port else []
 
     async def restore(self) -> None:
-        """After a session: put the port back as `settle` found it, if the client asked for anything."""
-        if not (self.is_port and self._touched) or self.lost is not None:
+        """After a session: put the port back as `settle` found it, if the client asked for anything.
+
+        What a client left unsent that was cut off is dropped: a slow line would keep the port from the next one.
+        """
+        if not self.is_port or self.lost is not None:
             return
-        requests: list[Request] = [SetBreak(on=False), SetLine.of(self._line)]
+        requests: list[Request] = [] if self._drained else [Purge(tx=True)]
+        if not self._touched:
+            await self.ask(*requests)
+            return
+        requests += [SetBreak(on=False), SetLine.of(self._line)]
         if self._output.dtr is not None or self._output.rts is not None:
             requests.append(SetModem(dtr=self._output.dtr, rts=self._output.rts))
         await self.ask(*requests)
@@ -121,7 +158,7 @@ class Held(Endpoint):
         """Between sessions: read and drop, until cancelled. Raises EndpointLost when it goes."""
         while True:
             try:
-                event = await self.inner.receive()
+                event = await self._next()
             except trio.EndOfChannel:
                 await trio.sleep_forever()
             if type(event) is bytes:
@@ -137,22 +174,18 @@ class Held(Endpoint):
         if self._greeting:
             await trio.lowlevel.checkpoint_if_cancelled()
             return self._greeting.pop(0)
-        try:
-            return await self.inner.receive()
-        except EndpointLost as error:
-            self.lost = error
-            raise
+        return await self._next()
 
     async def send(self, event: Event) -> None:
         if isinstance(event, (SetLine, SetModem, SetBreak)):
             self._touched = True
         if type(event) is Eof and not self.is_port:
             return  # this client's end is not the held endpoint's
-        try:
-            await self.inner.send(event)
-        except EndpointLost as error:
-            self.lost = error
-            raise
+        await self._forward(event)
+        self._drained = type(event) is Eof
+
+    def broken(self) -> EndpointLost | None:
+        return self.inner.broken()
 
     def discard(self) -> int:
         return self.inner.discard()
@@ -227,6 +260,8 @@ class _Service:
         self.once = stdio if rules.once is None else rules.once
         self.busy = rules.busy
         self._count = 0
+        self._spare: Endpoint | None = None
+        """A client of the second listener whose partner had left before it came."""
         self._turn = trio.Lock()
         """Whoever has it has the held endpoint: a client, or `_idle`."""
         self._idle_scope: trio.CancelScope | None = None
@@ -240,17 +275,29 @@ class _Service:
 
     async def run(self) -> None:
         """Accept, and serve."""
-        async with trio.open_nursery() as clients:
-            if self.held is not None:
-                clients.start_soon(self._idle, self.held)
-            while True:
+        try:
+            async with trio.open_nursery() as clients:
+                if self.held is not None:
+                    clients.start_soon(self._idle, self.held)
                 client = await self.listener.accept()
                 if self.once:
+                    clients.start_soon(self._turn_away)
                     await self._serve(client, "")
                     clients.cancel_scope.cancel()
                     return
-                self._count += 1
-                clients.start_soon(self._one, client, f"#{self._count} {client.title}")
+                while True:
+                    self._count += 1
+                    clients.start_soon(self._one, client, f"#{self._count} {client.title}")
+                    client = await self.listener.accept()
+        finally:
+            if self._spare is not None:
+                with trio.CancelScope(shield=True):
+                    await self._spare.aclose()
+
+    async def _turn_away(self) -> None:
+        """Who comes while the only client is served is told so."""
+        while True:
+            await self.listener.reject(await self.listener.accept(), "this serves one client only, and has it")
 
     async def _idle(self, held: Held) -> None:
         """Have the held endpoint whenever no client has."""
@@ -280,7 +327,11 @@ class _Service:
             if self.held is not None:
                 await self._with_held(self.held, client, name)
             elif self.second is not None:
-                other = await self.second.accept()
+                other = self._spare or await self.second.accept()
+                self._spare = None
+                if client.gone():  # it left before there was anybody to talk to: the other end is for the next one
+                    self._spare = other
+                    return
                 try:
                     await self._session(client, other, name)
                 finally:

@@ -329,7 +329,7 @@ RIGS = {
 }
 ARRIVES = [name for name in RIGS if name not in ("file, written", "null")]
 PULLS = [name for name in RIGS if name not in ("file", "null", "loop")]
-ENDS = ["tcp", "tcp-listen", "stdio", "rfc2217", "rfc2217-listen", "memory"]
+ENDS = ["tcp", "tcp-listen", "stdio", "rfc2217-listen", "memory"]
 PORTS = ["loop", "serial", "rfc2217"]
 STALLS = ["tcp", "tcp-listen", "stdio", "serial", "pty"]
 
@@ -579,6 +579,12 @@ STAGES = [
     "pace:1ms/char",
     "pace:50ms/line",
     "pace:10ms/chunk",
+    "policy",
+    "policy,settings=locked,deny=lines+break+purge",
+    "policy,locked=115200n81,answer=asked",
+    "policy,settings=ignore,allow=lines,dir=left",
+    "reset:esp",
+    "reset:esp,dir=left",
     "virtual,towards=left",
     "virtual,towards=right",
     "virtual,towards=both",

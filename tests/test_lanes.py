@@ -499,6 +499,8 @@ async def test_a_stage_that_follows_the_port_hears_of_it_before_the_first_byte()
 
 async def test_a_stage_that_fails_to_write_beside_the_stream_is_an_error_and_not_a_crash(autojump_clock):
     class Full:
+        name = "stderr"
+
         async def write(self, data):
             raise OSError(28, "No space left on device")
 

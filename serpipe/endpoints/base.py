@@ -33,9 +33,12 @@ from typing import ClassVar, Literal, TypeAlias
 import trio
 
 from serpipe._fdio import FdIO, Threaded
-from serpipe.errors import endpoint_lost
+from serpipe.errors import EndpointLost, endpoint_lost
 from serpipe.events import Eof, Event, Failed, ModemReport, Report, Request
 from serpipe.options import FLAG, choice, opt
+
+MANY = 1024
+"""Answers that may wait for somebody to receive them."""
 
 Role: TypeAlias = Literal["port", "controller", "plain"]
 
@@ -101,6 +104,21 @@ class Endpoint(trio.abc.Channel[Event]):
         self._wakeup: trio.CancelScope | None = None
         self._done = False
         self._closed = False
+
+    @property
+    def answers_waiting(self) -> int:
+        """Reports that nobody has received yet: it is sent no more requests while there are many (law 8)."""
+        if len(self._posted) < MANY:
+            return 0
+        return sum(type(event) is not bytes for event in self._posted)
+
+    def gone(self) -> bool:
+        """Whether a client has left without having said anything, where that can be told without reading."""
+        return False
+
+    def broken(self) -> EndpointLost | None:
+        """What `receive()` would raise in the end, where that can be told without reading; for a source held back."""
+        return None
 
     # receiving
 
@@ -251,6 +269,10 @@ class FdEndpoint(Endpoint):
     def discard(self) -> int:
         return self.io.discard()
 
+    def broken(self) -> EndpointLost | None:
+        error = self.io.broken()
+        return endpoint_lost(self.name, error) if error is not None else None
+
 
 class EndpointSpec:
     """What the user wrote, parsed. Subclasses are frozen dataclasses registered with `@endpoint`.
@@ -271,6 +293,10 @@ class EndpointSpec:
     def listening(self) -> ListenOptions:
         """How it treats its clients, where `caps.listens`."""
         return self if isinstance(self, ListenOptions) else ListenOptions()
+
+    def brings(self, side: Side) -> tuple[str, ...]:
+        """The stages, as words, that its options put next to it where it stands, the nearest first."""
+        return ()
 
     async def open(self, nursery: trio.Nursery, context: Context) -> Endpoint:
         """Open it. Raises OpenFailed, TimedOut, PeerRefused; cancelled or failed, nothing is left behind."""

@@ -228,8 +228,8 @@ class LoopPort(Endpoint):
         self._advance()
 
     async def _send_bytes(self, data: bytes) -> None:
+        self._held = memoryview(data)  # before the checkpoint: a discard() there must find it
         await self._breathe()
-        self._held = memoryview(data)
         try:
             while self._held:
                 self._advance()

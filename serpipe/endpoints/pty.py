@@ -764,8 +764,8 @@ class PtyEndpoint(Endpoint):
 
     async def _write(self, data: bytes) -> None:
         """Until the kernel has it all, nobody is there to get it, or `discard()`."""
+        self._rest = memoryview(data)  # before the checkpoint: a discard() there must find it
         await self._breathe()
-        self._rest = memoryview(data)
         try:
             while self._rest:
                 self._see()

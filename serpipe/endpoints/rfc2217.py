@@ -56,6 +56,7 @@ from serpipe.events import (
 from serpipe.options import DURATION, FLAG, TEXT, choice, opt
 from serpipe.protocol.comport import LINE_QUERY, virtual_modem
 from serpipe.protocol.line import LineOptions, format_line
+from serpipe.protocol.policy import PolicyOptions
 from serpipe.protocol.rfc2217 import PENDING_LIMIT, SERVER_BUFFERS, Client, Codec, Server
 from serpipe.registry import codec
 
@@ -92,6 +93,8 @@ class CodecEndpoint(Endpoint):
         self._error: EndpointLost | None = None
         self._peer_ended = False
         self._ended = False
+        self._deaf = False
+        """The peer takes nothing any more."""
         self._received = 0
 
     # the wire to us
@@ -119,7 +122,7 @@ class CodecEndpoint(Endpoint):
             return
         if self._error is not None:
             raise self._error
-        while self._full():
+        while self._full() and not self._deaf:
             await self._moved.wait()
         try:
             event = await self.carrier.receive()
@@ -138,13 +141,17 @@ class CodecEndpoint(Endpoint):
         elif type(event) is Eof:
             self._peer_ended = True
             self._deliver(self._codec.eof(now))
-            self.post(event)
+            self._peer_eof()
         if self._codec.backlog:
             self._kick.set()
 
     def _full(self) -> bool:
         """Nothing more may be read now."""
         return self._codec.backlog > BACKLOG
+
+    def _peer_eof(self) -> None:
+        """The peer sends no more."""
+        self.post(Eof())
 
     def _hang_up(self, error: EndpointLost) -> None:
         """The carrier broke."""
@@ -190,7 +197,9 @@ class CodecEndpoint(Endpoint):
                 try:
                     await self._flush()
                 except (EndpointLost, trio.ClosedResourceError):
-                    return  # whoever reads finds out by himself
+                    self._deaf = True  # what it still sends is read on, to learn how it ended
+                    self._progress()
+                    return
 
     async def _flush(self) -> None:
         """Write what the codec has. Raises EndpointLost."""
@@ -297,6 +306,7 @@ class Rfc2217Endpoint(CodecEndpoint):
         self._private: dict[int, Report | None] = {}
         self._refused = False
         self._sent_data = False
+        self._done_sending = False
         self._break_on = False
 
     # opening
@@ -328,7 +338,7 @@ class Rfc2217Endpoint(CodecEndpoint):
                     self.codec.offer_server_role(trio.current_time())
                     patience.deadline = min(patience.deadline, trio.current_time() + OTHER_WAY)
                     await self._flush_or_read()
-                if self._received > NOT_TELNET and not self.codec.heard:
+                if self._received > (EARLY_LIMIT if self.codec.heard else NOT_TELNET):
                     break
                 await self._step()
             while self.codec.unsure and not self._peer_ended:
@@ -381,7 +391,7 @@ class Rfc2217Endpoint(CodecEndpoint):
             return OpenFailed(
                 self.name,
                 f"the server closed the connection, saying: {said}",
-                "if the port is in use, end its other client, or try again later (retry=)",
+                "if the port is in use, end its other client, or try again later",
             )
         return OpenFailed(
             self.name,
@@ -473,6 +483,15 @@ class Rfc2217Endpoint(CodecEndpoint):
     def _hang_up(self, error: EndpointLost) -> None:
         self.post(Hangup(reason=error.text))
 
+    def _peer_eof(self) -> None:
+        """A port does not end by itself: what ends before we do is a server that went, or was told to let go of us."""
+        if self._done_sending or self._ended or not self.codec.active:
+            super()._peer_eof()
+            return
+        error = EndpointLost(self.name, "the server closed the connection", "see its log; it may have been restarted")
+        self._hang_up(error)
+        self._error = error
+
     # sending
 
     @property
@@ -528,6 +547,7 @@ class Rfc2217Endpoint(CodecEndpoint):
 
     async def _send_eof(self) -> None:
         """Everything sent so far leaves the far port, as far as can be told; the connection stays open for answers."""
+        self._done_sending = True
         if self._sent_data and not self._peer_ended:
             await self._drain(max(0.0, self.codec.busy_until - trio.current_time()) + 3.0)
 
@@ -714,10 +734,12 @@ class Rfc2217Listener(Listener):
     example="rfc2217-listen:4000",
 )
 @dataclass(frozen=True, kw_only=True)
-class Rfc2217Listen(CodecSpec):
+class Rfc2217Listen(PolicyOptions, CodecSpec):
     """Serves what stands at the other end to RFC 2217 clients (serpipe, pySerial, gensio, microcom, telnet).
 
     PORT alone is for this machine only; 0.0.0.0:PORT is for everybody who can reach it. There is no password.
+    What clients may do to the port is for `settings`, `allow`, `deny`, `locked` and `answer` to say, as in the stage
+    `policy`; `reset=esp` is for ESP boards, as the stage `reset:esp`.
     """
 
     caps: ClassVar[Caps] = Caps(role="controller", half_close=True, listens=True)
@@ -729,10 +751,19 @@ class Rfc2217Listen(CodecSpec):
         "what a baud rate that is met within 2 % is acknowledged with: the rate asked for, or the real one",
     )
     signature: str = opt("", TEXT, "what clients that ask are told", shown_default="what the port says")
+    reset: Literal["off", "esp"] = opt(
+        "off", choice("off", "esp"), "set DTR and RTS together, as the reset of an ESP board needs them"
+    )
 
     def describe(self) -> str:
         """``rfc2217-listen 127.0.0.1:4000``."""
         return "rfc2217-listen " + _target(self.carrier)
+
+    def brings(self, side: Side) -> tuple[str, ...]:
+        """`policy` and `reset`, for the requests of its clients."""
+        words = self.policy_word, "reset:esp" if self.reset == "esp" else ""
+        away = "right" if side == "left" else "left"
+        return tuple(f"{word},dir={away}" for word in words if word)
 
     async def listen(self, nursery: trio.Nursery, context: Context) -> Rfc2217Listener:
         """Stand. Raises OpenFailed."""

@@ -440,8 +440,8 @@ class SerialPort(Endpoint):
         return trio.current_time() + self._line.line_time(queued) + GRACE
 
     async def _send_bytes(self, data: bytes) -> None:
+        self._rest = memoryview(data)  # before the checkpoint: a discard() there must find it
         await self._breathe()
-        self._rest = memoryview(data)
         if self._parked:
             while self._rest and self._parked_size >= PARK_SIZE:
                 await self._pause(self._moved.wait)

@@ -10,6 +10,7 @@ service manager goes on. Sending Eof closes the standard output, so that a reade
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import stat
@@ -32,6 +33,11 @@ def _is_open(fd: int) -> bool:
     return True
 
 
+def _takes_output(fd: int) -> bool:
+    """Whether `fd` can be written; where standard output was closed, the command line has put a read-only one there."""
+    return _is_open(fd) and fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
+
+
 def is_no_input(fd: int) -> bool:
     """Whether nothing can ever be read from `fd`: it is closed, or /dev/null."""
     if not _is_open(fd):
@@ -51,7 +57,7 @@ class StdioEndpoint(Endpoint):
         self._sockets: list[socket.socket] = []
         self._in = self._io(stdin, os.O_RDONLY) if stdin is not None and not is_no_input(stdin) else None
         self.silent = self._in is None
-        self._out = self._io(stdout, os.O_WRONLY) if stdout is not None and _is_open(stdout) else None
+        self._out = self._io(stdout, os.O_WRONLY) if stdout is not None and _takes_output(stdout) else None
         self._stdout = stdout
 
     def _io(self, fd: int, flags: int) -> FdIO | Threaded:

@@ -61,6 +61,14 @@ class TcpEndpoint(FdEndpoint):
             if error.errno != errno.ENOTCONN:  # the peer has closed already: there is nobody left to tell
                 raise
 
+    def gone(self) -> bool:
+        try:
+            return self._sock.recv(1, socket.MSG_PEEK) == b""
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
     async def aclose(self) -> None:
         """Close the connection. What the kernel still has to send goes out; what came unread is dropped."""
         if self._sock.fileno() >= 0:
@@ -124,10 +132,14 @@ class Tcp(TcpOptions, EndpointSpec):
                 "the host is down or a firewall drops the packets; connect-timeout= waits longer",
             )
         sock = socket.socket(fileno=stream.socket.detach())
-        set_options(sock, self.nodelay, self.keepalive)
+        try:
+            peer = format_address(sock.getpeername())
+            set_options(sock, self.nodelay, self.keepalive)
+        except OSError as error:  # it accepted, and reset at once
+            sock.close()
+            raise open_failed(name, ConnectionResetError(errno.ECONNRESET, "")) from error
         made = TcpEndpoint(name, sock)
-        made.title = "tcp " + format_address(sock.getpeername())
-        made.where = format_address(sock.getpeername())
+        made.title, made.where = f"tcp {peer}", peer
         return made
 
 
@@ -164,16 +176,17 @@ class TcpListener(Listener):
                 stream = await listener.accept()
             except trio.ClosedResourceError:
                 return
-            except OSError as error:
-                # the process or the system is out of descriptors or memory: accepting goes on once some are free
-                if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS):
-                    raise
+            except OSError:
+                # accept(2): out of descriptors or memory, or this one client's connection broke: accepting goes on
                 await trio.sleep(0.1)
                 continue
             try:
                 await self._to_clients.send(stream)
-            except BaseException:
+            except (trio.ClosedResourceError, trio.BrokenResourceError):
                 stream.socket.close()  # accepted, and there is nobody left to serve it
+                return
+            except BaseException:
+                stream.socket.close()
                 raise
 
     async def accept(self) -> Endpoint:
@@ -203,9 +216,9 @@ class TcpListener(Listener):
 @endpoint("tcp-listen", summary="a TCP server, for one client or many", example="tcp-listen:4000")
 @dataclass(frozen=True, kw_only=True)
 class TcpListen(ListenOptions, TcpOptions, EndpointSpec):
-    """Listens on PORT of this machine only, or on HOST:PORT; 0.0.0.0 and [::] are every address.
+    """Listens on PORT of this machine only, or on HOST:PORT.
 
-    Port 0 takes a free one and prints it.
+    0.0.0.0 is every IPv4 address of this machine, [::] every IPv6 one, and host=* both. Port 0 takes a free one and prints it.
     """
 
     caps: ClassVar[Caps] = Caps(half_close=True, listens=True, raw_fd=True)
@@ -231,7 +244,10 @@ class TcpListen(ListenOptions, TcpOptions, EndpointSpec):
         """Bind and listen. Raises OpenFailed (in use, not permitted, not our address)."""
         host, port = self.target
         try:
-            listeners = await trio.open_tcp_listeners(port, host=host, backlog=self.backlog)
+            listeners = await trio.open_tcp_listeners(port, host=None if host == "*" else host, backlog=self.backlog)
+        except PermissionError as error:
+            cure = "ports below 1024 are for root: choose a higher one"
+            raise OpenFailed(self.describe(), "permission denied", cure) from error
         except OSError as error:
             raise open_failed(self.describe(), error) from error
         listener = TcpListener(self.describe(), listeners, self)

@@ -28,6 +28,9 @@ bytes and a one-byte rate are accepted, an answer that was given up comes too la
 that nobody asked for is news. What is not answered in time is `Failed`, and says what is known. Servers handle commands in
 turn, so an answer to a later command shortens the wait for an earlier one.
 
+What is known of the server it talks to stands in `quirks.py`: what must not be sent to it is not, and what it never answers
+is answered at once.
+
 DTR, RTS and break settings that a server never acknowledges are taken as done: there are servers that do them and say
 nothing, and no way to tell.
 
@@ -93,6 +96,7 @@ from serpipe.protocol.comport import (
     NOTIFY_MODEMSTATE,
     ONE_BYTE,
     PURGE_DATA,
+    RESUME,
     RI_DELTA,
     RI_LEVEL,
     ROWS,
@@ -112,6 +116,7 @@ from serpipe.protocol.comport import (
     modem_report,
     virtual_modem,
 )
+from serpipe.protocol.quirks import UNKNOWN, Profile, identify
 from serpipe.protocol.telnet import (
     BINARY,
     BRK,
@@ -416,7 +421,7 @@ class Codec:
 
 
 @dataclass(frozen=True, slots=True)
-class _Owed:
+class Owed:
     """A wire command that waits for its answer from the port."""
 
     row: ComPort
@@ -447,7 +452,7 @@ class Server(Codec):
         super().__init__(log)
         self._exact = exact
         self._signature = signature
-        self._owed: dict[int, _Owed] = {}
+        self._owed: dict[int, Owed] = {}
         self._line = Line()
         self._outputs = OutputReport()
         self._maps = True
@@ -545,7 +550,7 @@ class Server(Codec):
             self._be_transparent()
         super()._on_subnegotiation(token)
 
-    def _owe(self, request: Request, owed: _Owed) -> None:
+    def _owe(self, request: Request, owed: Owed) -> None:
         self._owed[request.ref] = owed
         self._emit(request)
 
@@ -556,7 +561,7 @@ class Server(Codec):
         elif self._signature:
             self._command(TO_CLIENT + SIGNATURE, self._signature)
         else:
-            self._owe(GetSignature(), _Owed(row, self._now))
+            self._owe(GetSignature(), Owed(row, self._now))
 
     def _on_setting(self, row: ComPort, value: bytes) -> None:
         self._say_received(describe(row.code, value))
@@ -573,7 +578,7 @@ class Server(Codec):
             return
         else:  # no such value: the one in force is the answer
             setting, asked = DECODED[row.code, 0]
-        self._owe(_request_for(setting, asked), _Owed(row, self._now, setting, asked, one_byte))
+        self._owe(_request_for(setting, asked), Owed(row, self._now, setting, asked, one_byte))
 
     def _on_line_state(self, row: ComPort, value: bytes) -> None:
         self._say_received(row.name + " ?")
@@ -582,7 +587,7 @@ class Server(Codec):
 
     def _on_modem_state(self, row: ComPort, value: bytes) -> None:
         self._say_received(row.name + " ?")
-        self._owe(GetModem(), _Owed(row, self._now))
+        self._owe(GetModem(), Owed(row, self._now))
 
     def _on_mask(self, row: ComPort, value: bytes) -> None:
         self._say_received(describe(row.code, value))
@@ -610,7 +615,7 @@ class Server(Codec):
         rx, tx = bool(value[0] & 1), bool(value[0] & 2)
         if rx:
             self._drop_held_data()
-        self._owe(Purge(rx=rx, tx=tx), _Owed(row, self._now, purge=value[0]))
+        self._owe(Purge(rx=rx, tx=tx), Owed(row, self._now, purge=value[0]))
 
     def _resume(self) -> None:
         super()._resume()
@@ -661,7 +666,7 @@ class Server(Codec):
         elif isinstance(known, LineReport) and report.answers is None:
             self._tell_news(before)
 
-    def _acknowledge(self, owed: _Owed, report: Report) -> None:
+    def _acknowledge(self, owed: Owed, report: Report) -> None:
         code = TO_CLIENT + owed.row.code
         took = f" ({(self._now - owed.asked_at) * 1000:.1f} ms)"
         if owed.row.kind == "signature":
@@ -833,6 +838,8 @@ class Client(Codec):
         self.told: set[str] = set()
         """The settings that the server has told at least once."""
         self.server_signature = b""
+        self.profile: Profile = UNKNOWN
+        """Who the server is taken for."""
         self.busy_until = 0.0
         """When the far port will have sent what it was given."""
         self._started = 0.0
@@ -977,6 +984,9 @@ class Client(Codec):
             if self.modem is not None and not self._poll:
                 self._emit(replace(self.modem, answers=request.ref, changed=frozenset()))
                 return
+            if "modem" in self.profile.silent:
+                self._finish(self._new_ask(request, 0.0), self.modem or virtual_modem())
+                return
             # with a value, since sredird takes three bytes for any command and would eat one of the data
             self._ask_simply(request, "modem", NOTIFY_MODEMSTATE, b"\0", "NOTIFY-MODEMSTATE ?")
         elif isinstance(request, Purge):
@@ -988,6 +998,12 @@ class Client(Codec):
                 self.busy_until = self._now
             self._ask_simply(request, "purge", PURGE_DATA, bytes((request.rx + 2 * request.tx,)))
         elif isinstance(request, GetSignature):
+            why = self.profile.forbids(bytes((SIGNATURE,)))
+            if "signature" in self.profile.silent:
+                why = f"{self.profile.title} tells no signature"
+            if why:
+                self._finish(self._new_ask(request, 0.0), Failed(why="unsupported", text=why))
+                return
             self._ask_simply(request, "signature", SIGNATURE, b"")
         elif isinstance(request, Drain):
             self._ask_drain(request)
@@ -1032,14 +1048,29 @@ class Client(Codec):
             text = " ".join(f"{name.rstrip('_')}={parts[name]}" for name in impossible)
             self._finish(ask, Failed(why="unsupported", in_force=self._known_for(request), text=f"no code for {text}"))
             return
+        forbidden = next((why for body in bodies.values() if body and (why := self.profile.forbids(body))), "")
+        if forbidden:
+            self._finish(ask, Failed(why="unsupported", in_force=self._known_for(request), text=forbidden))
+            return
         if self.changes(request):
             self._barriers.add(ask)
         for name, value in parts.items():
             body = bodies[name]
             assert body is not None
+            if _mute_key(name, value) in self.profile.silent:
+                if value is not None:
+                    self._command(body[0], body[1:])
+                    if name not in LINE_NAMES:
+                        self._hold(name, value)
+                continue
             ask.missing.append(name)
             self._parts[name].append(_Part(ask, name, value))
             self._command(body[0], body[1:])
+        if not ask.missing:
+            known = self._known_for(request)
+            assert known is not None
+            self._finish(ask, replace(known, virtual=True))
+            return
         if self._trust_control and set(parts) <= set(CONTROLS) and _sets(request):
             self._trust(ask)
 
@@ -1169,8 +1200,8 @@ class Client(Codec):
     def _believed(self, part: _Part, meaning: Any) -> Any:
         """What is taken to be in force after an answer, where what it says is nothing, or known to be wrong."""
         if part.asked is None:
-            # ser2net answers this question with "on" whatever holds
-            return self.outputs.break_ if part.name == "break_" and self.server_is_ser2net else meaning
+            # ser2net answers the question for the break with "on" whatever holds
+            return self.outputs.break_ if part.name == "break_" and "break_?" in self.profile.wrong else meaning
         if part.name == "break_" and part.asked is False:
             return False  # and acknowledges the end of a break with "on"
         return part.asked if meaning is None and part.name in CONTROLS else meaning
@@ -1221,10 +1252,13 @@ class Client(Codec):
             elif ask.number <= number and ask.missing:
                 ask.deadline = min(ask.deadline, self._now + _GRACE)
 
-    @property
-    def server_is_ser2net(self) -> bool:
-        """By what it said it is."""
-        return self.server_signature.startswith(b"ser2net")
+    def _identify(self) -> None:
+        """Look the server up, by what it has said of itself so far."""
+        found = identify(b"".join(map(bytes, self.heard)), self.server_signature or None)
+        if found is not self.profile and found is not UNKNOWN:
+            self.profile = found
+            how = "signature" if self.server_signature.startswith(found.signatures) else "greeting"
+            self._say(f"by its {how} the server is {found.title}")
 
     def _on_signature(self, row: ComPort, value: bytes) -> None:
         waiting = self._waiting["signature"]
@@ -1232,6 +1266,7 @@ class Client(Codec):
         self._say_answer(describe(row.code, value), ask)
         if value:
             self.server_signature = value
+            self._identify()
         if ask is not None:
             self._mute.discard("signature")
             self._finish(ask, Signature(text=value))
@@ -1247,6 +1282,12 @@ class Client(Codec):
         """Have breaks and receive errors notified; a server does not without being asked."""
         self._now = now
         self._command(SET_LINESTATE_MASK, bytes((LSR_SUPPORTED,)))
+
+    def _on_suspend(self, row: ComPort, value: bytes) -> None:
+        super()._on_suspend(row, value)
+        behind = value.lstrip(bytes((TO_CLIENT + SUSPEND, TO_CLIENT + RESUME)))
+        if behind:  # Lantronix' boxes put a notification into the same subnegotiation
+            self._on_subnegotiation(Subnegotiation(COM_PORT, behind))
 
     def _on_line_state(self, row: ComPort, value: bytes) -> None:
         self._say_received(describe(row.code, value))
@@ -1316,6 +1357,8 @@ class Client(Codec):
 
     def _on_negotiation(self, negotiation: Negotiation) -> None:
         super()._on_negotiation(negotiation)
+        if self.profile is UNKNOWN:
+            self._identify()
         if negotiation.option == TIMING_MARK and negotiation.verb in (WILL, WONT) and self._marks:
             mark = self._marks.popleft()
             if isinstance(mark, _Ask):

@@ -47,6 +47,9 @@ def dir_option(help: str) -> Any:
 class Sink(Protocol):
     """Where a stage writes beside the stream; `_fdio.SideSink` is one."""
 
+    name: str
+    """How an error calls it: ``file PATH``, ``stderr``."""
+
     async def write(self, data: bytes) -> None:
         """All of it; raises OSError."""
 
@@ -101,6 +104,10 @@ class Stage:
     def discard(self, direction: Direction) -> int:
         """Drop the bytes held in that lane, never a control; how many (law 6)."""
         return 0
+
+    def heeds(self, purge: Event, direction: Direction) -> bool:
+        """Whether a Purge that has just entered that lane may act at once (law 6); not where it will be denied here."""
+        return True
 
     def held(self, direction: Direction) -> int:
         """How many bytes it holds back in that lane now."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from serpipe.errors import BadValue, CheckFailed, SerpipeError
-from serpipe.events import Eof, Event, Purge, PurgeDone
+from serpipe.events import Eof, Event
 from serpipe.options import FLAG, choice, opt
 from serpipe.protocol.checksums import ALGORITHMS, HEX, make
 from serpipe.registry import stage
@@ -102,8 +102,6 @@ class ChecksumStage(Stage):
             if self._append:
                 out.emit(_trailer(lane.sums[0].value(), self._form))
         else:
-            if (type(event) is Purge and event.tx) or (type(event) is PurgeDone and event.rx):
-                self.discard(out.direction)
             self._flush(lane, out)
         out.emit(event)
 

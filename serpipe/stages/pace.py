@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from serpipe.events import Event, Failed, LineReport, Purge, PurgeDone
+from serpipe.events import Event, Failed, LineReport
 from serpipe.options import opt
 from serpipe.protocol.pacing import RULE, Pacer, Rule
 from serpipe.registry import stage
@@ -70,8 +70,6 @@ class PaceStage(Stage):
         if pacer is None:
             out.emit(event)
             return
-        if (type(event) is Purge and event.tx) or (type(event) is PurgeDone and event.rx):
-            pacer.discard()
         pacer.push(event, out.now)
         self._release(pacer, out)
 

@@ -628,7 +628,21 @@ async def test_the_server_ends(nursery, context):
     await port.send(request)
     wire.feed(b"last", Eof())
     events = [await port.receive() for _ in range(3)]
-    assert events == [b"last", replace(events[1], answers=request.ref, why="lost"), Eof()]
+    assert events[:2] == [b"last", replace(events[1], answers=request.ref, why="lost")]
+    assert isinstance(events[2], Hangup)
+    for _ in range(2):
+        with pytest.raises(EndpointLost, match="the server closed the connection"):
+            await port.receive()
+    await port.aclose()
+
+
+async def test_the_server_ends_after_we_did(nursery, context):
+    wire = MemoryEndpoint()
+    port = await open_client(nursery, context, wire)
+    await greeting(port)
+    await port.send(Eof())
+    wire.feed(b"last", Eof())
+    assert [await port.receive() for _ in range(2)] == [b"last", Eof()]
     with pytest.raises(trio.EndOfChannel):
         await port.receive()
     await port.aclose()

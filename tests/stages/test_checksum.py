@@ -130,7 +130,9 @@ def test_a_control_shows_that_it_was_no_trailer():
 @pytest.mark.parametrize(("direction", "purge"), [("->", Purge(tx=True)), ("<-", PurgeDone(rx=True))])
 def test_a_purge_drops_what_is_held(direction, purge):
     chain = lanes(algorithms=("crc32",), strip=True, dir="right" if direction == "->" else "left")
-    chain.push(direction, b"abcdef", purge)
+    chain.push(direction, b"abcdef")
+    assert chain.stage.discard(direction) == 4  # as the lane does when it has read the purge
+    chain.push(direction, purge)
     assert chain.outs[direction].events == [b"ab", purge]
     chain.push(direction, b"abcdef")
     assert chain.stage.discard(direction) == 4

@@ -140,10 +140,20 @@ def test_a_refusal_tells_the_rate_too():
 @pytest.mark.parametrize(("direction", "purge"), [("->", Purge(tx=True)), ("<-", PurgeDone(rx=True))])
 def test_a_purge_drops_what_is_held_and_no_control(direction, purge):
     chain = lanes("300")
-    chain.push(direction, b"one", SetBreak(on=True), b"two", purge, b"three")
-    assert chain.outs[direction].take() == [SetBreak(on=True), purge]
+    chain.push(direction, b"one", SetBreak(on=True), b"two")
+    assert chain.stage.discard(direction) == 6  # as the lane does when it has read the purge
+    chain.push(direction, purge, b"three")
     chain.run_dry()
-    assert chain.outs[direction].take() == [b"three"]
+    assert chain.outs[direction].take() == [SetBreak(on=True), purge, b"three"]
+
+
+@pytest.mark.parametrize(("direction", "purge"), [("->", Purge(tx=True)), ("<-", PurgeDone(rx=True, virtual=True))])
+def test_a_purge_that_drops_nothing_waits_its_turn(direction, purge):
+    """Whether a purge drops anything is the lane's to say: one that is denied, or answered from memory, does not."""
+    chain = lanes("300")
+    chain.push(direction, b"one", purge, b"two")
+    chain.run_dry()
+    assert chain.outs[direction].take() == [b"one", purge, b"two"]
 
 
 @pytest.mark.parametrize(("direction", "purge"), [("->", Purge(rx=True)), ("<-", PurgeDone(tx=True))])
