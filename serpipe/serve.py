@@ -260,6 +260,7 @@ class _Service:
         self.once = stdio if rules.once is None else rules.once
         self.busy = rules.busy
         self._count = 0
+        self._pairing = trio.Lock()
         self._spare: Endpoint | None = None
         """A client of the second listener whose partner had left before it came."""
         self._turn = trio.Lock()
@@ -327,11 +328,12 @@ class _Service:
             if self.held is not None:
                 await self._with_held(self.held, client, name)
             elif self.second is not None:
-                other = self._spare or await self.second.accept()
-                self._spare = None
-                if client.gone():  # it left before there was anybody to talk to: the other end is for the next one
-                    self._spare = other
-                    return
+                async with self._pairing:
+                    other = self._spare or await self.second.accept()
+                    self._spare = None
+                    if client.gone():  # it left before there was anybody to talk to: the other end is for the next one
+                        self._spare = other
+                        return
                 try:
                     await self._session(client, other, name)
                 finally:

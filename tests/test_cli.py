@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 
@@ -168,7 +168,7 @@ def tcp_echo():
         stop = threading.Event()
 
         def echo(client):
-            with client:
+            with client, suppress(ConnectionError):
                 while data := client.recv(65536):
                     client.sendall(data)
 
@@ -369,3 +369,99 @@ def tcp_sink():
 
     with tcp_server(talk) as port:
         yield port
+
+
+# --- what is closed ---------------------------------------------------------------------------------------------------
+
+
+def shell(line, **more):
+    """Through a real shell, with serpipe as $S."""
+    env = {**os.environ, "S": f"{sys.executable} -m serpipe"}
+    return subprocess.run(["sh", "-c", line], capture_output=True, timeout=60, env=env, **more)
+
+
+def test_a_closed_stdout_is_said_and_nothing_else_gets_its_number():
+    done = shell("printf hi | $S -t 0.2 - loop:,realtime=off >&-")
+    assert done.returncode == 3
+    assert b"standard output is closed" in done.stderr
+    assert b"fault of serpipe" not in done.stderr
+
+
+def test_a_closed_stdin_is_no_input_and_no_end():
+    done = shell("timeout 2 $S - loop:,realtime=off <&-; echo $?")
+    assert b"124" in done.stdout  # it was still there
+    assert b"invalid argument" not in done.stderr
+
+
+def test_all_three_closed_is_no_fault():
+    assert shell("$S -t 0.1 -u file:/etc/hostname null: <&- >&- 2>&-; exit $?").returncode == 0
+
+
+def test_a_chain_whose_reader_has_gone_ends_though_bytes_keep_coming():
+    with tcp_echo() as port:
+        done = shell(f"yes | timeout 20 $S -t 0.2 - tcp:{port} | head -c 10; true")
+    assert done.stdout == b"y\ny\ny\ny\ny\n"
+    assert b"standard output: closed by its reader" in done.stderr
+
+
+@pytest.mark.parametrize("words", ["--version", "--help", "help", "--explain - loop:", "ports --json"])
+def test_a_product_that_cannot_be_written_is_an_error_and_no_fault(words):
+    done = shell(f"$S {words} >/dev/full")
+    assert done.returncode == 3
+    assert b"standard output: the disk is full" in done.stderr
+
+
+def test_ready_on_stderr_leaves_it_open():
+    with subprocess.Popen(
+        [*SERPIPE, "--ready-fd", "2", "-d", "tcp-listen:0", "null:"], stderr=subprocess.PIPE
+    ) as process:
+        start, ready = process.stderr.readline(), process.stderr.readline()
+        assert b"listening on" in start
+        with socket.create_connection(("127.0.0.1", port_of(ready.split()[1].decode()))) as client:
+            assert b"connected" in process.stderr.readline()
+            client.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                client.recv(100)
+        process.terminate()
+
+
+def test_ready_is_not_mixed_into_the_data():
+    done = serpipe("--ready-fd", "1", "-", "loop:")
+    assert done.returncode == 2
+    assert b"carries the data of stdio" in done.stderr
+
+
+@pytest.mark.parametrize("words", [["--trace", "/no/such"], []])
+def test_a_file_that_a_stage_cannot_write_is_found_at_the_start(words):
+    done = serpipe(*words, "tcp-listen:0", *([] if words else ["hexdump:/no/such"]), "null:")
+    assert done.returncode == 3
+    assert b"/no/such" in done.stderr
+    assert b"listening" not in done.stderr
+
+
+def test_a_second_client_while_once_serves_its_own():
+    with running("tcp-listen:0,once", "null:") as server:
+        address = ("127.0.0.1", port_of(server.where[0]))
+        with socket.create_connection(address), socket.create_connection(address) as second:
+            assert b"one client only" in second.makefile("rb").read()
+        assert server.wait(20) == 0
+
+
+def test_a_server_that_goes_is_an_error():
+    with running("rfc2217-listen:0", "loop:") as server:
+        process = subprocess.Popen(
+            [*SERPIPE, "--ready-fd", "1", "pty:", f"rfc2217:{server.where[0]}"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        process.stdout.readline()
+        server.kill()
+        _, err = process.communicate(timeout=20)
+    assert process.returncode == 3
+    assert b"the server closed the connection" in err or b"reset by the peer" in err
+
+
+@pytest.mark.parametrize("word", ["-tabc", "--linger=abc"])
+def test_the_caret_of_a_value_that_is_joined_to_its_option(word):
+    lines = serpipe(word, "-", "loop:").stderr.decode().splitlines()
+    assert lines[1:] == [f"  {word} - loop:", "  " + " " * (len(word) - 3) + "^^^"]

@@ -11,6 +11,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
+from docopt import docopt
 
 from serpipe import _index, docs, grammar, registry
 from serpipe.commands import help as help_command
@@ -329,6 +330,9 @@ def test_a_line_to_paste_is_understood(line: str) -> None:
     """Its words are parsed as serpipe would; its devices need not be on this machine."""
     words = shlex.split(line.split(" | ")[-1], comments=True)[1:]
     words = [word for word in words if word != "&" and not re.match(r"\d>", word)]
+    if words[0] in docs.commands():
+        docopt(docs.command_help(words[0]), words, default_help=False)
+        return
     while words and words[0].startswith("-") and words[0] != "-":
         option = words.pop(0)
         flags = {flag: value for row, _ in docs.main_options() for flag, value in row}

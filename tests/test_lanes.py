@@ -513,3 +513,56 @@ async def test_a_stage_that_fails_to_write_beside_the_stream_is_an_error_and_not
     chain.left.feed(b"abc")
     with pytest.raises(EndpointLost, match="the disk is full"):
         await chain.run()
+
+
+async def test_a_peer_that_was_reset_behind_a_full_lane_is_noticed(autojump_clock):
+    """Nothing reads it any more, since its bytes have nowhere to go; else the port would be lost to a dead client."""
+    chain = Chain(CONTROLLER, PORT)
+    chain.right.block()
+    chain.left.feed(*[b"x" * 65536] * 20)
+    chain.left.broken = lambda: EndpointLost("left", "reset")
+    began = trio.current_time()
+    with pytest.raises(EndpointLost, match="reset"):
+        await chain.run()
+    assert trio.current_time() - began < 10
+
+
+async def test_a_failed_lane_ends_the_other_after_t_however_busy_it_is(autojump_clock):
+    chain = Chain(TWO_WAY, TWO_WAY, linger=0.5)
+
+    class Closed(MemoryEndpoint):
+        async def _send_bytes(self, data):
+            raise EndpointLost("left", "closed by its reader")
+
+    chain.left.__class__ = Closed
+    chain.right.feed(b"to nobody")
+    began = trio.current_time()
+    async with trio.open_nursery() as nursery:
+
+        async def chatter():
+            while True:
+                chain.left.feed(b"y")
+                await trio.sleep(0.1)
+
+        nursery.start_soon(chatter)
+        with pytest.raises(EndpointLost, match="closed by its reader"):
+            await chain.run()
+        nursery.cancel_scope.cancel()
+    assert trio.current_time() - began < 2
+
+
+async def test_a_port_is_sent_no_more_requests_while_its_answers_wait():
+    """Law 8: a controller that takes nothing, and a port that answers at once."""
+
+    class Deaf(MemoryEndpoint):
+        async def _report(self, report):
+            await trio.sleep_forever()
+
+    chain = Chain(CONTROLLER, PORT)
+    chain.left.__class__ = Deaf
+    chain.left.feed(*[GetModem() for _ in range(20 * REPLIES)])
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(chain.run)
+        await wait_all_tasks_blocked()
+        assert chain.right.answers_waiting < 4 * REPLIES
+        nursery.cancel_scope.cancel()

@@ -17,6 +17,7 @@ from serpipe.events import (
     ModemReport,
     Opened,
     OutputReport,
+    Purge,
     SetBreak,
     SetLine,
     SetModem,
@@ -295,3 +296,51 @@ async def test_once_ends_after_the_first_client():
 
 def test_a_listener_of_its_own_has_the_default_rules():
     assert Ends(None, Caps()).listening().busy == "reject"
+
+
+async def test_a_held_port_that_ends_between_clients_is_lost():
+    port = Port()
+    with pytest.RaisesGroup(pytest.RaisesExc(EndpointLost, match="it ended"), flatten_subgroups=True):
+        async with trio.open_nursery() as nursery:
+            house = House(nursery, port, HELD)
+            await wait_all_tasks_blocked()
+            port.feed(Eof())
+    assert house.clients.closed
+
+
+async def test_what_a_client_that_was_cut_off_left_unsent_is_purged(nursery):
+    port = Port()
+    house = House(nursery, port, HELD)
+    client = await house.clients.come()
+    await greeting(client)
+    client.feed(b"half a command")
+    await port.until(lambda p: p.data)
+    client.fail(EndpointLost("client", "reset"))
+    await client.closed.wait()
+    await port.until(lambda p: any(isinstance(e, Purge) and e.tx for e in p.got))
+
+
+async def test_two_listeners_pair_those_who_are_there(nursery):
+    """A client that left before anybody came from the other side takes nobody with it."""
+    right = Clients()
+    left_caps, right_caps = replace(TWO_WAY, listens=True), replace(TWO_WAY, listens=True)
+    left = Clients()
+    chain = Chain(
+        Parsed("l", "left", Ends(None, left_caps, left)), (), Parsed("r", "right", Ends(None, right_caps, right))
+    )
+    nursery.start_soon(Pipeline(plan(chain), lambda text, level: None).run)
+    health_check = await left.come(TWO_WAY)
+    health_check.gone = lambda: True
+    await wait_all_tasks_blocked()
+    one, other = await left.come(TWO_WAY), await right.come(TWO_WAY)
+    one.feed(b"hello")
+    await other.until(lambda c: c.data == b"hello")
+
+
+async def test_who_comes_while_the_only_client_is_served_is_told(nursery):
+    house = House(nursery, Port(), HELD, once=True)
+    first = await house.clients.come()
+    await greeting(first)
+    second = await house.clients.come()
+    await second.closed.wait()
+    assert b"one client only" in second.data

@@ -63,6 +63,8 @@ RX_SIZE = 65536
 """Bytes received and not yet read, at which the transmitter stops."""
 TICK = 0.002
 """Seconds between two batches of bytes at a rate faster than one per tick."""
+EOF_GRACE = 10.0
+"""Seconds without progress after which the end of the stream is no longer waited for."""
 GRACE = 1.0
 """Seconds beyond the line time of what is queued that a control waits before it overtakes."""
 TURNS = 32
@@ -253,7 +255,11 @@ class LoopPort(Endpoint):
         self._advance()
 
     async def _send_eof(self) -> None:
-        await self._drained(math.inf)
+        queued = self._queued + 1
+        while self._queued < queued:  # for as long as somebody reads what comes out
+            queued = self._queued
+            if await self._drained(EOF_GRACE):
+                return
 
     async def _drained(self, grace: float = GRACE) -> bool:
         """Wait until the FIFO is empty, `grace` seconds beyond its line time at most; whether it is."""

@@ -145,6 +145,9 @@ class CodecEndpoint(Endpoint):
         if self._codec.backlog:
             self._kick.set()
 
+    def broken(self) -> EndpointLost | None:
+        return self.carrier.broken()
+
     def _full(self) -> bool:
         """Nothing more may be read now."""
         return self._codec.backlog > BACKLOG
@@ -468,9 +471,6 @@ class Rfc2217Endpoint(CodecEndpoint):
 
     # receiving
 
-    def _full(self) -> bool:
-        return super()._full() or self.codec.pending > PENDING_LIMIT
-
     def _deliver(self, events: list[Event]) -> None:
         for event in events:
             if isinstance(event, Report) and event.answers in self._private:
@@ -671,7 +671,8 @@ class Rfc2217Client(CodecEndpoint):
         return super()._full() or self.codec.holding or self.codec.owed >= PENDING_LIMIT
 
     async def _report(self, report: Report) -> None:
-        await self._until(lambda: not self.codec.suspended or self._peer_ended)
+        codec = self.codec  # with that many answers owed nothing is read, a RESUME neither: the codec decides
+        await self._until(lambda: not codec.suspended or self._peer_ended or codec.owed >= PENDING_LIMIT)
         self._deliver(self.codec.send(report, trio.current_time()))
         await self._flush()
         self._progress()

@@ -218,7 +218,8 @@ class TcpListener(Listener):
 class TcpListen(ListenOptions, TcpOptions, EndpointSpec):
     """Listens on PORT of this machine only, or on HOST:PORT.
 
-    0.0.0.0 is every IPv4 address of this machine, [::] every IPv6 one, and host=* both. Port 0 takes a free one and prints it.
+    0.0.0.0 is every IPv4 address of this machine, [::] every IPv6 one, and host=* both. Port 0 takes a free one and
+    prints it.
     """
 
     caps: ClassVar[Caps] = Caps(half_close=True, listens=True, raw_fd=True)

@@ -2,8 +2,8 @@
 
 Every client opens, sets what it can set, reads back, breaks, purges and transfers a mebibyte with every byte and every pair
 FF xx. What one of them cannot do stands at its test. What reached the port is read at the tty itself where there is one, and
-in the log of `-d`, where the answer of the port stands behind every request; a pty has neither lines, break, parity nor 7 bits,
-and serpipe remembers those, so the clients cannot tell the two apart.
+in the log of `-d`, where every request and its answer stand; a pty has no lines, no break, no parity and no 7 bits, and
+serpipe remembers those, so the clients cannot tell the two apart.
 """
 
 import json
@@ -109,6 +109,11 @@ def test_pyserial(how, served):
         port.dtr = port.rts = True
         wait_until(lambda: port.cts and port.dsr and port.cd, lambda: "the lines stayed off")
         assert port.ri is False
+        if how == "poll_modem":  # it asks when what it was told last is older than 0.3 s
+            asked = ": -> NOTIFY-MODEMSTATE ?\n"
+            wait_until(
+                lambda: port.cts and asked in served.serpipe.said, lambda: f"never polled:\n{served.serpipe.said}"
+            )
         port.send_break(0.01)
         port.break_condition = True
         port.break_condition = False

@@ -120,8 +120,7 @@ def test_settings_and_data_reach_the_tty_in_order(plan, serpipes, stages, pty_pa
             assert piece, f"{len(got)} of {len(data)} bytes came"
             got += piece
         assert got == data
-        written = lambda: b"".join(step for step in story() if type(step) is bytes)  # noqa: E731
-        wait_until(lambda: written() == data, lambda: str(story()))
+        wait_until(lambda: b"".join(step for step in story() if type(step) is bytes) == data, lambda: str(story()))
         told = story()
     standing = {}
     for step in plan:

@@ -1,15 +1,18 @@
 """serpipe's client by other people's RFC 2217 servers.
 
-The same requests to each: settings, lines, break, purge, signature, and a mebibyte with every byte and every pair FF xx out and
-back. Each request has one answer, right or `Failed`; which of the two it is with a server, and what that server says instead
-of what was asked, stands in its row. On a pty ser2net and gensio answer no DTR and no RTS, and gensio never answers a purge.
+The same requests to each: settings, lines, break, purge, signature, and a mebibyte with every byte and every pair FF xx out
+and back. Each request has one answer, right or `Failed`; which of the two it is with a server, and what that server says
+instead of what was asked, stands where the server is started. On a pty ser2net and gensio answer no DTR and no RTS, and
+gensio never answers a purge.
 """
 
 import contextlib
 import os
 import re
+import signal
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 import serial
@@ -99,7 +102,8 @@ class Handler:
     def __init__(self):
         self.state = dict(baud=9600, datasize=8, parity=1, stopbits=1, flowcontrol=1, iflowcontrol=1, sbreak=2, dtr=1, rts=1)
     def answer(self, sio, name, value):
-        other = {("baud", 57600): 56000, ("baud", 19200): 4000000, ("datasize", 7): 8, ("parity", 3): 2, ("flowcontrol", 3): 1}
+        other = {("baud", 57600): 56000, ("baud", 19200): 4000000, ("datasize", 7): 8, ("parity", 3): 2}
+        other["flowcontrol", 3] = 1
         if value:
             self.state[name] = other.get((name, value), value)
         getattr(sio.cast_to_sergensio(), "sg_" + name)(self.state[name], None)
@@ -185,18 +189,26 @@ def pyserial_server(device, ser2net, tmp_path):
 @contextlib.contextmanager
 def sredird_server(device, ser2net, tmp_path):
     """It says what a tty has: a pty has 8 bits and no parity; 250000 is no rate to it, and it takes 9600 then."""
-    script = tmp_path / "run"
-    script.write_text(f"#!/bin/sh\nexec {find_peer('sredird')} 7 {os.ttyname(device)} {tmp_path}/LCK\n")
+    script, number = tmp_path / "run", tmp_path / "pid"
+    script.write_text(
+        f"#!/bin/sh\necho $$ >{number}\nexec {find_peer('sredird')} 7 {os.ttyname(device)} {tmp_path}/LCK\n"
+    )
     script.chmod(0o755)
     with running("socat", "-d", "-d", "TCP-LISTEN:0,bind=127.0.0.1,reuseaddr", f"EXEC:{script}") as process:
         said = wait_for_line(process, "listening on")
-        yield Server(
-            int(re.search(r"127\.0\.0\.1:(\d+)", said)[1]),
-            signature=b"SRedird 2",
-            says={("baud", 250000): 9600, ("bytesize", 7): 8, ("parity", "even"): "none"},
-            in_force=setting_of(device),
-            echoes=False,
-        )
+        try:
+            yield Server(
+                int(re.search(r"127\.0\.0\.1:(\d+)", said)[1]),
+                signature=b"SRedird 2",
+                says={("baud", 250000): 9600, ("bytesize", 7): 8, ("parity", "even"): "none"},
+                in_force=setting_of(device),
+                echoes=False,
+            )
+        finally:  # it does not always end with its connection
+            with contextlib.suppress(OSError):
+                pid = int(number.read_text())
+                if "sredird" in Path(f"/proc/{pid}/comm").read_text():
+                    os.kill(pid, signal.SIGKILL)
 
 
 SERVERS = {
@@ -332,7 +344,6 @@ def far_end_is(server, **wanted):
     wait_until(lambda: found() == wanted, lambda: f"wanted {wanted}, the far port has {found()}")
 
 
-# pySerial's server is left to a thread of this process, and its client is a program on a tty
 @pytest.mark.parametrize(
     "server", [SERVERS["gensiot"], SERVERS["pyserial"]], ids=["gensiot", "pyserial"], indirect=True
 )
