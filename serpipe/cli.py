@@ -267,10 +267,16 @@ def _main(argv: list[str], voice: Voice) -> int:
     if found["--version"]:
         print(f"serpipe {__version__}", flush=True)
         return 0
-    from serpipe.grammar import parse_chain
+    from serpipe import registry
+    from serpipe.grammar import nearest, parse_chain
     from serpipe.pipeline import explain, plan
 
-    planned = plan(parse_chain(found["WORD"]), _options(found))
+    words = found["WORD"]
+    if words and words[0].isalpha() and (near := nearest(words[0], [*COMMANDS, *registry.endpoint_names()])):
+        raise UsageError(
+            f"{words[0]!r} is neither a command nor an endpoint", word=words[0], span=(0, len(words[0])), cure=near
+        )
+    planned = plan(parse_chain(words), _options(found))
     if found["--explain"]:
         print("\n".join(explain(planned)), flush=True)
         return 0

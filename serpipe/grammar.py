@@ -26,7 +26,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from serpipe import registry
-from serpipe.errors import BadValue, OpenFailed, UsageError
+from serpipe.errors import BadValue, UsageError
 from serpipe.options import FLAG, Option, key_of
 from serpipe.registry import Entry
 
@@ -71,6 +71,7 @@ class _Piece:
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(?=:)")
 _COM = re.compile(r"COM\d+$", re.I)
+_LINE_WORDS = {"none", "odd", "even", "mark", "space", "rtscts", "xonxoff", "dsrdtr", "hard", "soft"}
 _PYSERIAL = {"socket": "tcp", "alt": "serial", "hwgrep": "serial"}
 _PYSERIAL_ONLY = {
     "cp2110": "that is pySerial's HID bridge, which serpipe does not support; its tty, if it has one, works"
@@ -181,6 +182,8 @@ def _build(word: str, shown: str, entries: Sequence[Entry], body: _Piece | None,
                 break
         else:
             cure = nearest(key.text, rows) or ("known: " + " ".join(rows) if rows else "it has no options")
+            if "baud" in rows and not equals and (key.text[:1].isdigit() or key.text.lower() in _LINE_WORDS):
+                cure = "settings are written 115200, 8N1, 9600n81, or with their names: parity=even, flow=rtscts"
             raise _fault(word, key, f"{shown} has no option {key.text}", cure)
     if of_body is not None and of_body.required and of_body.name not in values[inner]:
         end = _Piece("", len(word.split(",")[0]))
@@ -197,17 +200,13 @@ def _build(word: str, shown: str, entries: Sequence[Entry], body: _Piece | None,
 
 
 def _of_path(word: str, head: str) -> str:
-    """The scheme of a bare path, by what lies there. Raises UsageError, OpenFailed (no such device)."""
+    """The scheme of a bare path, by what lies there. Raises UsageError; OpenFailed where that cannot be seen."""
     path = os.path.expanduser(head.replace("%2C", ",").replace("%2c", ",").replace("%25", "%"))
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError:
         if path.startswith("/dev/"):
-            from serpipe.errors import describe_os_error
-
-            raise OpenFailed(
-                head, describe_os_error(FileNotFoundError(2, ""))[0], "serpipe ports lists what is there"
-            ) from None
+            return "serial"  # which says, when it is opened, what ports there are
         raise UsageError(
             f"there is no {head}", word=word, span=(0, len(head)), cure=f"file:{head} makes a file of that name"
         ) from None
@@ -246,7 +245,7 @@ def _pyserial_query(word: str, head: _Piece) -> tuple[_Piece, list[_Piece]]:
 
 
 def parse_endpoint(word: str) -> Parsed:
-    """The endpoint that a word names. Raises UsageError; OpenFailed where a bare path under /dev is missing."""
+    """The endpoint that a word names. Raises UsageError; OpenFailed where a bare path cannot be looked at."""
     parsed, stages = _parse_endpoint(word)
     if stages:
         raise UsageError("spy:// stands only in a whole chain", word=word, span=(0, 3), cure="write a hexdump stage")

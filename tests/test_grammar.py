@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from serpipe.errors import OpenFailed, UsageError
+from serpipe.errors import UsageError
 from serpipe.grammar import parse_chain, parse_endpoint, parse_stage
 
 
@@ -89,8 +89,7 @@ def test_paths(tmp_path):
 
 
 def test_a_path_that_is_missing(tmp_path):
-    with pytest.raises(OpenFailed, match="serpipe ports"):
-        parse_endpoint("/dev/ttyNOTHERE")
+    assert parse_endpoint("/dev/ttyNOTHERE,9600").name == "serial"  # whose opening says what ports there are
     message, marked = fault(parse_endpoint, f"{tmp_path}/nothing,append")
     assert f"file:{tmp_path}/nothing" in message
     assert marked == f"{tmp_path}/nothing"
@@ -137,6 +136,8 @@ def test_a_codec_and_its_carrier_share_a_word():
         ("tcp:a:1,host=b", "stands before the port already", "host=b"),
         ("file:x,append,truncate", "one of them", "truncate"),
         ("null:something", "takes nothing after its colon", "something"),
+        ("loop:,9600n8", "settings are written 115200, 8N1, 9600n81", "9600n8"),
+        ("loop:,even", "parity=even", "even"),
         ("loop:,parity=evne", "'evne' is no parity", "evne"),
         ("loop:,baud=fast", "is not a whole number", "fast"),
         ("cp2110://0", "does not support", "cp2110"),

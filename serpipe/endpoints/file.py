@@ -99,7 +99,8 @@ def _pollable(fd: int) -> bool:
 class File(EndpointSpec):
     """Reads the file at the left end of a chain and writes it at the right one; `rw` does both.
 
-    Writing creates the file. One that exists needs `append` or `truncate`, so that nothing is overwritten by accident.
+    Writing creates the file. One that exists needs `append` or `truncate`, so that nothing is overwritten by accident;
+    with `rw` it is read and overwritten from its beginning.
     """
 
     path: str = opt(None, PATH, "the file", body=True, required=True)
@@ -133,6 +134,8 @@ class File(EndpointSpec):
             return flags | os.O_CREAT | os.O_APPEND
         if self.truncate:
             return flags | os.O_CREAT | os.O_TRUNC
+        if self.rw:  # to be changed in place is what it is opened for
+            return flags | os.O_CREAT
         try:
             if not stat.S_ISREG(os.stat(self.path).st_mode):  # a FIFO or a device holds nothing to be overwritten
                 return flags
