@@ -392,10 +392,19 @@ class Lane:
         if self._stopping:
             return Eof()
         got: Event | _Failure | None = None
-        deadline = self._wake_at()
         if not self.reads:
             await self._nap()
             return None
+        await self.source.breathe()
+        try:
+            got = self.source.receive_nowait()
+        except trio.EndOfChannel:
+            got = Eof()
+        except SerpipeError as error:
+            got = _Failure(error)
+        if got is not None:
+            return got
+        deadline = self._wake_at()
         with trio.CancelScope(deadline=deadline) as self._pump_nap:
             try:
                 got = await self.source.receive()

@@ -170,6 +170,12 @@ class Held(Endpoint):
             self._note(f"{self.name}: {self.idle_bytes} bytes came while nobody was connected, and were dropped", 1)
             self.idle_bytes = 0
 
+    def receive_nowait(self) -> Event | None:
+        return None  # its inner endpoint may have to be awaited: `receive` does
+
+    async def breathe(self) -> None:
+        await self.inner.breathe()
+
     async def receive(self) -> Event:
         if self._greeting:
             await trio.lowlevel.checkpoint_if_cancelled()

@@ -142,6 +142,21 @@ class Endpoint(trio.abc.Channel[Event]):
     async def receive(self) -> Event:
         """The next event; see the module's contract."""
         await self._breathe()  # before anything is taken: a checkpoint behind it would lose it to a cancellation
+        while (event := self.receive_nowait()) is None:
+            try:
+                with trio.CancelScope() as self._wakeup:
+                    await self._wait()
+            except OSError as error:
+                self._lost(error)
+            finally:
+                self._wakeup = None
+        return event
+
+    def receive_nowait(self) -> Event | None:
+        """The next event if it is there already, else None. Raises what `receive` raises.
+
+        It takes no checkpoint: a loop over it calls `breathe()`. It is what spares a busy lane a cancel scope per chunk.
+        """
         while True:
             if self._posted:
                 event = self._posted.popleft()
@@ -154,24 +169,26 @@ class Endpoint(trio.abc.Channel[Event]):
                 raise trio.EndOfChannel
             try:
                 taken = self._take()
-                if taken is None:
-                    with trio.CancelScope() as self._wakeup:
-                        await self._wait()
-                    self._wakeup = None
-                    continue
             except OSError as error:
                 self._lost(error)
                 continue
-            if self._posted:  # what the read found out on the way (a break, an answer) keeps its place after the bytes
+            if taken is None:
+                if not self._posted:
+                    return None
+            elif self._posted:  # what the read found out on the way (a break, an answer) stands behind the bytes
                 if taken:
                     self._posted.appendleft(taken)
                 else:
                     self._posted.append(Eof())
-                continue
-            if not taken:
+            elif taken:
+                return taken
+            else:
                 self._done = True
                 return Eof()
-            return taken
+
+    async def breathe(self) -> None:
+        """A checkpoint now and then, for loops that never have to wait."""
+        await self._breathe()
 
     @abstractmethod
     def _take(self) -> bytes | None:
