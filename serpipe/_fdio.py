@@ -235,9 +235,12 @@ def writable_now(fd: int) -> bool:
 class SideSink:
     """Where a stage writes beside the stream: a file, or the stderr that this process shares with its shell.
 
-    `write` returns when the bytes are out: the chain that wrote them waits, and no other. Several lanes may write at the
+    What is written goes into a buffer of `LIMIT` bytes, which a task of its own empties: a worker thread per row would
+    cost more than the row. A lane that finds the buffer full waits, and no other does. Several lanes may write at the
     same time; each one's bytes stay together.
     """
+
+    LIMIT = 256 * 1024
 
     def __init__(self, fd: int, name: str, *, close: bool = False) -> None:
         self.name = name
@@ -248,24 +251,50 @@ class SideSink:
             self._io: FdIO | Threaded = FdIO.of_fd(own)
         else:
             self._io = Threaded(fd)
-        self._lock = trio.Lock()
         self._waiting = bytearray()
+        self._emptied: trio.Event | None = None
+        """Set when the buffer has been written; None where no task is at it."""
+        self._error: OSError | None = None
 
     async def write(self, data: bytes) -> None:
-        """All of it. Raises OSError (a full disk, a closed pipe)."""
+        """Take all of it. Raises OSError where this or an earlier write failed (a full disk, a closed pipe)."""
+        while len(self._waiting) >= self.LIMIT and self._emptied is not None:
+            await self._emptied.wait()
+        if self._error is not None:
+            raise self._error
         self._waiting += data
-        async with self._lock:
-            if self._waiting:  # else whoever had the lock wrote ours with theirs
+        if self._emptied is None:
+            self._emptied = trio.Event()
+            trio.lowlevel.spawn_system_task(self._empty)
+
+    async def _empty(self) -> None:
+        try:
+            while self._waiting and self._error is None:
                 together = bytes(self._waiting)
                 self._waiting.clear()
+                assert self._emptied is not None
                 try:
                     await self._io.write_all(together)
-                except trio.Cancelled:  # what other lanes gave us is still theirs to be written
-                    self._waiting[:0] = together[len(together) - self._io.unsent :]
-                    raise
+                except OSError as error:
+                    self._error = error
+                emptied, self._emptied = self._emptied, trio.Event()
+                emptied.set()
+        finally:
+            if self._emptied is not None:
+                self._emptied.set()
+            self._emptied = None
+
+    async def flush(self) -> None:
+        """Until everything is written. Raises OSError where it could not be; cancelled, the rest is still on its way."""
+        while self._emptied is not None:
+            await self._emptied.wait()
+        if self._error is not None:
+            raise self._error
 
     def close(self) -> None:
         """Close what belongs to this sink alone."""
         for fd in self._close:
+            if isinstance(self._io, FdIO):
+                trio.lowlevel.notify_closing(fd)
             os.close(fd)
         self._close.clear()

@@ -442,6 +442,14 @@ def test_a_file_that_a_stage_cannot_write_is_found_at_the_start(words):
     assert b"listening" not in done.stderr
 
 
+@pytest.mark.parametrize("words", [["hexdump:/dev/full"], ["--trace", "/dev/full"]])
+def test_a_full_disk_beside_the_stream_is_named(words):
+    options = words if len(words) > 1 else []
+    done = serpipe(*options, "-", *([] if options else words), "null:", stdin=b"x")
+    assert done.returncode == 3
+    assert b"file /dev/full: the disk is full" in done.stderr
+
+
 def test_a_second_client_while_once_serves_its_own():
     with running("tcp-listen:0,once", "null:") as server:
         address = ("127.0.0.1", port_of(server.where[0]))

@@ -34,19 +34,6 @@ async def test_a_write_that_is_cancelled_before_it_began_has_written_nothing(pip
     pytest.fail("no call took a checkpoint")
 
 
-async def test_discard_finds_a_write_that_has_not_begun(pipe):
-    io = FdIO.of_fd(pipe[1])
-    io._turn = TURNS - 1
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(io.write_all, b"payload")
-        await trio.lowlevel.checkpoint()
-        if io.unsent:
-            assert io.discard() == 7
-    os.set_blocking(pipe[0], False)
-    with pytest.raises(BlockingIOError):
-        os.read(pipe[0], 100)
-
-
 async def test_reads_grow_with_the_stream_and_shrink_with_it(tmp_path):
     left, right = socket.socketpair()
     with left, right:
