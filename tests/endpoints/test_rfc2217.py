@@ -5,7 +5,6 @@ import os
 import random
 import socket
 import subprocess
-import threading
 import time
 from dataclasses import replace
 from functools import partial
@@ -19,6 +18,7 @@ from fake_port import AS_FOUND, MODEM, FakePort
 from fakes import joined
 from fakes_cancel import cancel_at_every_step
 from memory import MemoryEndpoint
+from peers import PortManagerServer
 from trio.testing import wait_all_tasks_blocked
 
 from serpipe import _termios2
@@ -1164,62 +1164,11 @@ async def test_against_sredird(context, socat_ptys, tmp_path):
         process.wait()
 
 
-class PortManagerServer:
-    """The server of pySerial's examples on loop://, in threads: one client."""
-
-    def __init__(self):
-        self.device = serial.serial_for_url("loop://", timeout=0.05)
-        self.socket = socket.create_server(("127.0.0.1", 0))
-        self.number = self.socket.getsockname()[1]
-        self.threads = [threading.Thread(target=self.serve)]
-        self.open = True
-
-    def __enter__(self):
-        self.threads[0].start()
-        return self
-
-    def __exit__(self, *exc):
-        self.open = False
-        with contextlib.suppress(OSError):
-            self.socket.shutdown(socket.SHUT_RDWR)
-        self.socket.close()
-        for thread in self.threads:
-            thread.join(5)
-        self.device.close()
-
-    def serve(self):
-        try:
-            self.client, _ = self.socket.accept()
-        except OSError:
-            return
-        self.lock = threading.Lock()
-        self.device.dtr = self.device.rts = True
-        self.manager = serial.rfc2217.PortManager(self.device, self)
-        self.threads.append(threading.Thread(target=self.back))
-        self.threads[1].start()
-        with self.client:
-            while data := self.client.recv(1024):
-                self.device.write(b"".join(self.manager.filter(data)))
-            self.open = False
-            self.threads[1].join(5)
-
-    def write(self, data):
-        with self.lock, contextlib.suppress(OSError):
-            self.client.sendall(data)
-
-    def back(self):
-        while self.open:
-            data = self.device.read(self.device.in_waiting or 1)
-            if data:
-                self.write(b"".join(self.manager.escape(data)))
-            self.manager.check_modem_lines()
-
-
 async def test_against_pyserials_server(context):
     with PortManagerServer() as server:
         async with trio.open_nursery() as nursery:
             began = trio.current_time()
-            port = await Rfc2217(carrier=Tcp(address=("127.0.0.1", server.number))).open(nursery, context)
+            port = await Rfc2217(carrier=Tcp(address=("127.0.0.1", server.port))).open(nursery, context)
             assert trio.current_time() - began < 1.0
             _, line, outputs, modem = await greeting(port)
             assert line == LineReport(values=AS_FOUND)
