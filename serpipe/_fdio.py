@@ -235,66 +235,49 @@ def writable_now(fd: int) -> bool:
 class SideSink:
     """Where a stage writes beside the stream: a file, or the stderr that this process shares with its shell.
 
-    What is written goes into a buffer of `LIMIT` bytes, which a task of its own empties: a worker thread per row would
-    cost more than the row. A lane that finds the buffer full waits, and no other does. Several lanes may write at the
-    same time; each one's bytes stay together.
-    """
+    `write` returns when the bytes are out, and only then does what they tell of go on: who has had an answer finds it in
+    the dump. The chain that wrote waits, and no other. Several lanes may write at the same time; each one's bytes stay
+    together.
 
-    LIMIT = 256 * 1024
+    A regular file is written by plain calls: the page cache takes a row in a few microseconds, and a worker thread for
+    each would cost sixty times that. A terminal or a pipe can stall, and is waited for.
+    """
 
     def __init__(self, fd: int, name: str, *, close: bool = False) -> None:
         self.name = name
-        own = own_description(fd, os.O_WRONLY)
+        self._fd = fd
         self._close = [fd] if close else []
-        if own is not None:
-            self._close.append(own)
-            self._io: FdIO | Threaded = FdIO.of_fd(own)
-        else:
-            self._io = Threaded(fd)
+        self._io: FdIO | Threaded | None = None
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            own = own_description(fd, os.O_WRONLY)
+            if own is not None:
+                self._close.append(own)
+                self._io = FdIO.of_fd(own)
+            else:
+                self._io = Threaded(fd)
+        self._lock = trio.Lock()
         self._waiting = bytearray()
-        self._emptied: trio.Event | None = None
-        """Set when the buffer has been written; None where no task is at it."""
-        self._error: OSError | None = None
 
     async def write(self, data: bytes) -> None:
-        """Take all of it. Raises OSError where this or an earlier write failed (a full disk, a closed pipe)."""
-        while len(self._waiting) >= self.LIMIT and self._emptied is not None:
-            await self._emptied.wait()
-        if self._error is not None:
-            raise self._error
+        """All of it. Raises OSError (a full disk, a closed pipe)."""
+        if self._io is None:
+            rest = memoryview(data)
+            while rest:
+                rest = rest[os.write(self._fd, rest) :]
+            return
         self._waiting += data
-        if self._emptied is None:
-            self._emptied = trio.Event()
-            trio.lowlevel.spawn_system_task(self._empty)
-
-    async def _empty(self) -> None:
-        try:
-            while self._waiting and self._error is None:
+        async with self._lock:
+            if self._waiting:  # else whoever had the lock wrote ours with theirs
                 together = bytes(self._waiting)
                 self._waiting.clear()
-                assert self._emptied is not None
                 try:
                     await self._io.write_all(together)
-                except OSError as error:
-                    self._error = error
-                emptied, self._emptied = self._emptied, trio.Event()
-                emptied.set()
-        finally:
-            if self._emptied is not None:
-                self._emptied.set()
-            self._emptied = None
-
-    async def flush(self) -> None:
-        """Until everything is written. Raises OSError where it could not be; cancelled, the rest is still on its way."""
-        while self._emptied is not None:
-            await self._emptied.wait()
-        if self._error is not None:
-            raise self._error
+                except trio.Cancelled:  # what other lanes gave us is still theirs to be written
+                    self._waiting[:0] = together[len(together) - self._io.unsent :]
+                    raise
 
     def close(self) -> None:
         """Close what belongs to this sink alone."""
         for fd in self._close:
-            if isinstance(self._io, FdIO):
-                trio.lowlevel.notify_closing(fd)
             os.close(fd)
         self._close.clear()

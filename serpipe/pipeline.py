@@ -25,13 +25,10 @@ import trio
 
 from serpipe._fdio import SideSink
 from serpipe.endpoints.base import Caps, Context, Endpoint, EndpointSpec, Note, Side, log_note
-from serpipe.errors import SerpipeError, endpoint_lost, open_failed
+from serpipe.errors import SerpipeError, open_failed
 from serpipe.grammar import Chain, Parsed, parse_stage
 from serpipe.lanes import Gear, Rules, Session
 from serpipe.stages.base import Direction, Sink, Stage
-
-FLUSH_TIME = 1.0
-"""Seconds that a stalled terminal may take for the last rows of a dump."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,14 +176,6 @@ class Shop:
     def note(self, text: str, level: int) -> None:
         self._note(text, level)
 
-    async def flush(self) -> None:
-        """Until everything they were given is written. Raises EndpointLost where it could not be."""
-        for sink in (*self._files.values(), *([self._stderr] if self._stderr is not None else [])):
-            try:
-                await sink.flush()
-            except OSError as error:
-                raise endpoint_lost(sink.name, error) from error
-
     def close(self) -> None:
         """Close them all."""
         for sink in self._files.values():
@@ -221,13 +210,7 @@ class Pipeline:
                     await serve(self)
                 else:
                     await self._single()
-                await shop.flush()
         finally:
-            with trio.move_on_after(FLUSH_TIME, shield=True):
-                try:
-                    await shop.flush()
-                except SerpipeError:  # said already, or not worth more than what ends us
-                    pass
             shop.close()
 
     def _try_stages(self, shop: Shop) -> None:
@@ -321,9 +304,6 @@ class Pipeline:
             self.note(f"{name}: {session.counts()}" if name else session.counts(), 1)
             if self._stopping and not self.sessions:
                 self._life.cancel()
-        if self._shop is not None and failure is None:
-            with trio.move_on_after(FLUSH_TIME):  # its rows stand before the last words
-                await self._shop.flush()
         for stage in stages:
             for line in stage.closing_lines():
                 self.note(f"{name}: {line}" if name else line, -1)

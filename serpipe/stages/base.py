@@ -51,7 +51,7 @@ class Sink(Protocol):
     """How an error calls it: ``file PATH``, ``stderr``."""
 
     async def write(self, data: bytes) -> None:
-        """Take all of it, waiting where there is no room; raises OSError, for an earlier write too."""
+        """All of it; raises OSError."""
 
 
 class Out(Protocol):
