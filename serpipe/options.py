@@ -55,10 +55,6 @@ class Option:
         return key_of(self.name)
 
 
-REQUIRED: Any = None
-"""The default of a field that must be given."""
-
-
 def key_of(field_name: str) -> str:
     """The key for a field: ``connect_timeout`` is typed ``connect-timeout``; a trailing ``_`` dodges a Python keyword."""
     return field_name.rstrip("_").replace("_", "-")

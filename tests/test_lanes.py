@@ -306,7 +306,7 @@ async def test_purge_against_a_model(steps):
         if i > last_purge:
             assert has == had, "bytes after the last purge are all there"
         else:
-            assert had.startswith(has) or had.endswith(has) or has in had, "a purge drops, and changes nothing"
+            assert has in had, "a purge drops, and changes nothing"
 
 
 async def test_modem_reports_coalesce_while_the_sink_is_blocked():
